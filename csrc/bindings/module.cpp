@@ -1,0 +1,228 @@
+// The Python module: addresses and integers in, integers out. It knows nothing of tensors; shapes, dtypes and strides are
+// checked in Python before a call arrives here.
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <atomic>
+#include <cstdint>
+#include <cstring>
+
+#include "../common/parallel.h"
+#include "../common/problem.h"
+#include "../cpu/dispatch.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+namespace spatialconv {
+
+std::atomic<ParallelFor> g_parallel_for{nullptr};
+
+}  // namespace spatialconv
+
+namespace {
+
+using spatialconv::Buffers;
+using spatialconv::IsaLevel;
+using spatialconv::KernelEntry;
+using spatialconv::KernelTable;
+
+#if defined(__x86_64__)
+bool cpu_has_f16c() {
+  unsigned eax, ebx, ecx, edx;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C);
+}
+
+bool cpu_runs_avx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && cpu_has_f16c();
+}
+
+bool cpu_runs_avx512() {
+  return cpu_runs_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512cd");
+}
+#endif
+
+// Levels this CPU can run, weakest first. Returns how many were written.
+int runnable_levels(const IsaLevel* (&out)[3]) {
+  int count = 0;
+  out[count++] = &spatialconv::baseline::isa_level;
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (cpu_runs_avx2()) out[count++] = &spatialconv::avx2::isa_level;
+  if (cpu_runs_avx512()) out[count++] = &spatialconv::avx512::isa_level;
+#endif
+  return count;
+}
+
+const char* dtype_name(spatialconv::DType dtype) {
+  switch (dtype) {
+    case spatialconv::DType::f32:
+      return "f32";
+    case spatialconv::DType::f64:
+      return "f64";
+    case spatialconv::DType::bf16:
+      return "bf16";
+    case spatialconv::DType::f16:
+      return "f16";
+  }
+  return "?";
+}
+
+bool takes(const char* function, Py_ssize_t expected, Py_ssize_t given) {
+  if (expected == given) return true;
+  PyErr_Format(PyExc_TypeError, "%s() takes exactly %zd arguments (%zd given)", function, expected, given);
+  return false;
+}
+
+// A failed conversion leaves Python's error set; callers ask PyErr_Occurred once after all of their arguments.
+template <class T>
+T* address(PyObject* value) {
+  return static_cast<T*>(PyLong_AsVoidPtr(value));
+}
+
+PyObject* levels(PyObject*, PyObject* const*, Py_ssize_t count) {
+  if (!takes("levels", 0, count)) return nullptr;
+  const IsaLevel* runnable[3];
+  const int n = runnable_levels(runnable);
+  PyObject* names = PyTuple_New(n);
+  if (names == nullptr) return nullptr;
+  for (int i = 0; i < n; ++i) {
+    PyObject* name = PyUnicode_FromString(runnable[i]->name);
+    if (name == nullptr || PyTuple_SetItem(names, i, name) != 0) {
+      Py_DECREF(names);
+      return nullptr;
+    }
+  }
+  return names;
+}
+
+PyObject* kernels(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  if (!takes("kernels", 1, count)) return nullptr;
+  const char* wanted = PyUnicode_AsUTF8AndSize(args[0], nullptr);
+  if (wanted == nullptr) return nullptr;
+  const IsaLevel* runnable[3];
+  const int n = runnable_levels(runnable);
+  for (int i = 0; i < n; ++i) {
+    if (std::strcmp(runnable[i]->name, wanted) != 0) continue;
+    PyObject* rows = PyList_New(0);
+    if (rows == nullptr) return nullptr;
+    for (int64_t t = 0; t < runnable[i]->count; ++t) {
+      const KernelTable& table = *runnable[i]->tables[t];
+      for (int64_t k = 0; k < table.count; ++k) {
+        const KernelEntry& entry = table.entries[k];
+        PyObject* row = Py_BuildValue("(sssN)", entry.op, entry.name, dtype_name(entry.dtype),
+                                      PyLong_FromVoidPtr(const_cast<KernelEntry*>(&entry)));
+        if (row == nullptr || PyList_Append(rows, row) != 0) {
+          Py_XDECREF(row);
+          Py_DECREF(rows);
+          return nullptr;
+        }
+        Py_DECREF(row);
+      }
+    }
+    return rows;
+  }
+  PyErr_Format(PyExc_ValueError, "this CPU or this build has no instruction-set level '%s'", wanted);
+  return nullptr;
+}
+
+PyObject* run(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  if (!takes("run", 9, count)) return nullptr;
+  const KernelEntry* entry = address<const KernelEntry>(args[0]);
+  const void* problem = address<const void>(args[1]);
+  Buffers buffers;
+  buffers.x = address<void>(args[2]);
+  buffers.w = address<void>(args[3]);
+  buffers.y = address<void>(args[4]);
+  buffers.aux = address<void>(args[5]);
+  buffers.workspace = address<void>(args[6]);
+  buffers.threads = PyLong_AsLongLong(args[7]);
+  buffers.packed = PyLong_AsLongLong(args[8]);
+  if (PyErr_Occurred() != nullptr) return nullptr;
+  int32_t rc;
+  Py_BEGIN_ALLOW_THREADS;
+  rc = entry->run(problem, buffers);
+  Py_END_ALLOW_THREADS;
+  return PyLong_FromLong(rc);
+}
+
+PyObject* workspace_bytes(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  if (!takes("workspace_bytes", 3, count)) return nullptr;
+  const KernelEntry* entry = address<const KernelEntry>(args[0]);
+  const void* problem = address<const void>(args[1]);
+  const int64_t threads = PyLong_AsLongLong(args[2]);
+  if (PyErr_Occurred() != nullptr) return nullptr;
+  return PyLong_FromLongLong(entry->workspace == nullptr ? 0 : entry->workspace(problem, threads));
+}
+
+PyObject* packed_bytes(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  if (!takes("packed_bytes", 2, count)) return nullptr;
+  const KernelEntry* entry = address<const KernelEntry>(args[0]);
+  const void* problem = address<const void>(args[1]);
+  if (PyErr_Occurred() != nullptr) return nullptr;
+  return PyLong_FromLongLong(entry->packed_bytes == nullptr ? 0 : entry->packed_bytes(problem));
+}
+
+PyObject* pack(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  if (!takes("pack", 5, count)) return nullptr;
+  const KernelEntry* entry = address<const KernelEntry>(args[0]);
+  const void* problem = address<const void>(args[1]);
+  Buffers buffers{};
+  buffers.w = address<void>(args[2]);
+  buffers.workspace = address<void>(args[3]);
+  buffers.threads = PyLong_AsLongLong(args[4]);
+  if (PyErr_Occurred() != nullptr) return nullptr;
+  if (entry->pack == nullptr) {
+    PyErr_Format(PyExc_ValueError, "%s:%s takes no packed weights", entry->op, entry->name);
+    return nullptr;
+  }
+  int32_t rc;
+  Py_BEGIN_ALLOW_THREADS;
+  rc = entry->pack(problem, buffers);
+  Py_END_ALLOW_THREADS;
+  return PyLong_FromLong(rc);
+}
+
+PyObject* set_parallel_for(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  if (!takes("set_parallel_for", 1, count)) return nullptr;
+  void* function = PyLong_AsVoidPtr(args[0]);
+  if (PyErr_Occurred() != nullptr) return nullptr;
+  spatialconv::g_parallel_for.store(reinterpret_cast<spatialconv::ParallelFor>(function), std::memory_order_release);
+  Py_RETURN_NONE;
+}
+
+PyObject* struct_sizes(PyObject*, PyObject* const*, Py_ssize_t count) {
+  if (!takes("struct_sizes", 0, count)) return nullptr;
+  return Py_BuildValue("(nn)", static_cast<Py_ssize_t>(sizeof(spatialconv::Conv2d)),
+                       static_cast<Py_ssize_t>(sizeof(spatialconv::Pool2d)));
+}
+
+using FastFunction = PyObject* (*)(PyObject*, PyObject* const*, Py_ssize_t);
+
+PyMethodDef method(const char* name, FastFunction function, const char* doc) {
+  return {name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function)), METH_FASTCALL, doc};
+}
+
+PyMethodDef g_methods[] = {
+    method("levels", levels, "levels() -> tuple[str, ...]: instruction-set levels this CPU can run, weakest first."),
+    method("kernels", kernels, "kernels(level) -> list[(op, name, dtype, handle)]."),
+    method("run", run, "run(handle, problem, x, w, y, aux, workspace, threads, packed) -> int: the thread pool's code."),
+    method("workspace_bytes", workspace_bytes, "workspace_bytes(handle, problem, threads) -> int."),
+    method("packed_bytes", packed_bytes, "packed_bytes(handle, problem) -> int, 0 where weights are read as they are."),
+    method("pack", pack, "pack(handle, problem, w, out, threads) -> int: the thread pool's code."),
+    method("set_parallel_for", set_parallel_for, "set_parallel_for(address): torch_parallel_for; 0 runs serially."),
+    method("struct_sizes", struct_sizes, "struct_sizes() -> (bytes of Conv2d, bytes of Pool2d)."),
+    {nullptr, nullptr, 0, nullptr},
+};
+
+PyModuleDef_Slot g_slots[] = {{0, nullptr}};
+
+PyModuleDef g_module = {
+    PyModuleDef_HEAD_INIT, "_C", "Compiled kernels of spatialconv.", 0, g_methods, g_slots, nullptr, nullptr, nullptr,
+};
+
+}  // namespace
+
+PyMODINIT_FUNC PyInit__C() { return PyModuleDef_Init(&g_module); }

@@ -1,0 +1,19 @@
+// Joins the kernel tables of one instruction-set level. Compiled once per level, constants only.
+#include "dispatch.h"
+
+#define SC_TEXT_OF(token) #token
+#define SC_TEXT(macro) SC_TEXT_OF(macro)
+
+namespace spatialconv {
+namespace SPATIALCONV_ISA {
+
+extern const KernelTable direct_table;
+
+constexpr const KernelTable* kTables[] = {
+    &direct_table,
+};
+
+const IsaLevel isa_level = {SC_TEXT(SPATIALCONV_ISA), kTables, sizeof kTables / sizeof kTables[0]};
+
+}  // namespace SPATIALCONV_ISA
+}  // namespace spatialconv

@@ -1,0 +1,250 @@
+// The one place of vector loads, stores and arithmetic. Kernels are plain code over vec<float> and vec<double>, compiled once
+// per instruction-set level; 16-bit floats are widened on load and rounded to nearest even on store.
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+
+#if defined(__AVX2__) || defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+#ifndef SPATIALCONV_ISA
+#define SPATIALCONV_ISA baseline
+#endif
+
+#define SC_INLINE inline __attribute__((always_inline))
+#define SC_UNROLL _Pragma("GCC unroll 32")
+
+namespace spatialconv {
+namespace SPATIALCONV_ISA {
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+constexpr int kVectorRegisters = 32;
+#elif defined(__AVX2__)
+constexpr int kVectorBytes = 32;
+constexpr int kVectorRegisters = 16;
+#else
+constexpr int kVectorBytes = 16;
+constexpr int kVectorRegisters = 16;
+#endif
+
+struct bf16 {
+  uint16_t bits;
+};
+struct f16 {
+  uint16_t bits;
+};
+
+// The type arithmetic is done in, for each storage type.
+template <class Storage>
+struct compute_of {
+  using type = Storage;
+};
+template <>
+struct compute_of<bf16> {
+  using type = float;
+};
+template <>
+struct compute_of<f16> {
+  using type = float;
+};
+template <class Storage>
+using compute_t = typename compute_of<Storage>::type;
+
+template <class Compute>
+struct vector_of {
+  typedef Compute type __attribute__((vector_size(kVectorBytes)));
+};
+template <class Compute>
+using vec = typename vector_of<Compute>::type;
+template <class Compute>
+constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(Compute));
+
+SC_INLINE float bits_to_float(uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
+SC_INLINE uint32_t float_to_bits(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  return bits;
+}
+
+// Scalar conversions. The half conversions follow Fabian Giesen's "float->half variants" (public domain), without branches
+// on the common path.
+SC_INLINE float widen(float value) { return value; }
+SC_INLINE double widen(double value) { return value; }
+SC_INLINE float widen(bf16 value) { return bits_to_float(static_cast<uint32_t>(value.bits) << 16); }
+SC_INLINE float widen(f16 value) {
+#if defined(__F16C__)
+  return _cvtsh_ss(value.bits);
+#else
+  const uint32_t exponent_and_mantissa = static_cast<uint32_t>(value.bits & 0x7fff) << 13;
+  const uint32_t exponent = exponent_and_mantissa & (0x7c00u << 13);
+  uint32_t bits = exponent_and_mantissa + ((127 - 15) << 23);
+  if (exponent == (0x7c00u << 13)) {
+    bits += (128 - 16) << 23;
+  } else if (exponent == 0) {
+    bits = float_to_bits(bits_to_float(bits + (1u << 23)) - bits_to_float(113u << 23));
+  }
+  return bits_to_float(bits | (static_cast<uint32_t>(value.bits & 0x8000) << 16));
+#endif
+}
+
+template <class Storage>
+SC_INLINE Storage narrow(compute_t<Storage> value) {
+  if constexpr (std::is_same_v<Storage, bf16>) {
+    uint32_t bits = float_to_bits(value);
+    if (value != value) return bf16{static_cast<uint16_t>((bits >> 16) | 0x40)};
+    bits += 0x7fff + ((bits >> 16) & 1);
+    return bf16{static_cast<uint16_t>(bits >> 16)};
+  } else if constexpr (std::is_same_v<Storage, f16>) {
+#if defined(__F16C__)
+    return f16{static_cast<uint16_t>(_cvtss_sh(value, _MM_FROUND_TO_NEAREST_INT))};
+#else
+    uint32_t bits = float_to_bits(value);
+    const uint32_t sign = bits & 0x80000000u;
+    bits ^= sign;
+    uint32_t half;
+    if (bits >= (127u + 16) << 23) {
+      half = bits > (255u << 23) ? 0x7e00 : 0x7c00;
+    } else if (bits < 113u << 23) {
+      half = float_to_bits(bits_to_float(bits) + bits_to_float(((127u - 15) + (23 - 10) + 1) << 23)) -
+             (((127u - 15) + (23 - 10) + 1) << 23);
+    } else {
+      half = (bits + (static_cast<uint32_t>(15 - 127) << 23) + 0xfff + ((bits >> 13) & 1)) >> 13;
+    }
+    return f16{static_cast<uint16_t>(half | (sign >> 16))};
+#endif
+  } else {
+    return value;
+  }
+}
+
+template <class Compute>
+SC_INLINE vec<Compute> broadcast(Compute value) {
+  return vec<Compute>{} + value;
+}
+template <class Compute>
+SC_INLINE vec<Compute> zero() {
+  return vec<Compute>{};
+}
+
+// load: kLanes values from memory of any alignment; load_n: the first n, zeros behind, touching nothing past them.
+template <class Storage>
+SC_INLINE vec<compute_t<Storage>> load(const Storage* p) {
+  using V = vec<compute_t<Storage>>;
+  V v;
+  if constexpr (std::is_same_v<Storage, compute_t<Storage>>) {
+    std::memcpy(&v, p, sizeof v);
+  } else if constexpr (std::is_same_v<Storage, bf16>) {
+#if defined(__AVX512F__)
+    v = (V)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16);
+#elif defined(__AVX2__)
+    v = (V)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p)), 16);
+#else
+    for (int i = 0; i < kLanes<float>; ++i) v[i] = widen(p[i]);
+#endif
+  } else {
+#if defined(__AVX512F__)
+    v = (V)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p));
+#elif defined(__AVX2__) && defined(__F16C__)
+    v = (V)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p));
+#else
+    for (int i = 0; i < kLanes<float>; ++i) v[i] = widen(p[i]);
+#endif
+  }
+  return v;
+}
+
+template <class Storage>
+SC_INLINE vec<compute_t<Storage>> load_n(const Storage* p, int64_t n) {
+  using C = compute_t<Storage>;
+  if (n >= kLanes<C>) return load(p);
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<Storage, float>) return (vec<C>)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
+  if constexpr (std::is_same_v<Storage, double>) return (vec<C>)_mm512_maskz_loadu_pd((__mmask8)((1u << n) - 1), p);
+#endif
+  Storage staged[kLanes<C>];
+  std::memset(staged, 0, sizeof staged);
+  std::memcpy(staged, p, static_cast<size_t>(n) * sizeof(Storage));
+  return load(staged);
+}
+
+template <class Storage>
+SC_INLINE void store(Storage* p, vec<compute_t<Storage>> v) {
+  if constexpr (std::is_same_v<Storage, compute_t<Storage>>) {
+    std::memcpy(p, &v, sizeof v);
+  } else if constexpr (std::is_same_v<Storage, bf16>) {
+#if defined(__AVX512F__)
+    const __m512i bits = (__m512i)v;
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16);
+    const __mmask16 nan = _mm512_cmp_ps_mask((__m512)v, (__m512)v, _CMP_UNORD_Q);
+    rounded = _mm512_mask_or_epi32(rounded, nan, _mm512_srli_epi32(bits, 16), _mm512_set1_epi32(0x40));
+    _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16(rounded));
+#else
+    for (int i = 0; i < kLanes<float>; ++i) p[i] = narrow<bf16>(v[i]);
+#endif
+  } else {
+#if defined(__AVX512F__)
+    _mm256_storeu_si256((__m256i*)p, _mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT));
+#elif defined(__AVX2__) && defined(__F16C__)
+    _mm_storeu_si128((__m128i*)p, _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT));
+#else
+    for (int i = 0; i < kLanes<float>; ++i) p[i] = narrow<f16>(v[i]);
+#endif
+  }
+}
+
+template <class Storage>
+SC_INLINE void store_n(Storage* p, vec<compute_t<Storage>> v, int64_t n) {
+  using C = compute_t<Storage>;
+  if (n >= kLanes<C>) return store(p, v);
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<Storage, float>) return _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v);
+  if constexpr (std::is_same_v<Storage, double>) return _mm512_mask_storeu_pd(p, (__mmask8)((1u << n) - 1), (__m512d)v);
+#endif
+  Storage staged[kLanes<C>];
+  store(staged, v);
+  std::memcpy(p, staged, static_cast<size_t>(n) * sizeof(Storage));
+}
+
+// Lane i reads p[i * stride], for i < n; zeros behind.
+template <class Storage>
+SC_INLINE vec<compute_t<Storage>> load_strided_n(const Storage* p, int64_t stride, int64_t n) {
+  using C = compute_t<Storage>;
+  if (stride == 1) return load_n(p, n);
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<Storage, float>) {
+    // Two loads and a shuffle beat a gather; the second load stops at the last value wanted.
+    if (stride == 2 && n == kLanes<C>) {
+      const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+      return (vec<C>)_mm512_permutex2var_ps((__m512)load(p), even, _mm512_maskz_loadu_ps(0x7fff, p + 16));
+    }
+  }
+#endif
+  vec<C> v{};
+  for (int64_t i = 0; i < n && i < kLanes<C>; ++i) v[i] = widen(p[i * stride]);
+  return v;
+}
+
+// a * b + c, fused where the level has FMA (compiled with -ffp-contract=fast).
+template <class V>
+SC_INLINE V fma(V a, V b, V c) {
+  return a * b + c;
+}
+
+// The larger lane by lane; a NaN on either side wins, as in torch.
+template <class V>
+SC_INLINE V max_or_nan(V a, V b) {
+  return (b > a) | (b != b) ? b : a;
+}
+
+}  // namespace SPATIALCONV_ISA
+}  // namespace spatialconv

@@ -1,0 +1,36 @@
+"""Every environment variable the package reads, each read once."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+
+ENVIRONMENT = {
+    "SPATIALCONV_BACKEND": "backend or kernel to use where neither backend= nor use_backend() says (default: auto)",
+    "SPATIALCONV_CPU_ISA": "instruction-set level of the extension: baseline, avx2, avx512 (default: the best here)",
+    "SPATIALCONV_CACHE": "folder of measured tables (default: the user's cache folder)",
+    "SPATIALCONV_REQUIRE_EXT": "at install: 1 makes a failed build of the extension an error (default: 0)",
+}
+
+
+@cache
+def default_backend() -> str:
+    """The request in SPATIALCONV_BACKEND, or 'auto'."""
+    return os.environ.get("SPATIALCONV_BACKEND", "").strip() or "auto"
+
+
+@cache
+def cpu_isa() -> str | None:
+    """The level in SPATIALCONV_CPU_ISA, or None for the best one."""
+    return os.environ.get("SPATIALCONV_CPU_ISA", "").strip() or None
+
+
+@cache
+def cache_folder() -> Path:
+    """Where measured tables are kept."""
+    chosen = os.environ.get("SPATIALCONV_CACHE", "").strip()
+    if chosen:
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME", "").strip()
+    return (Path(base) if base else Path.home() / ".cache") / "spatialconv"
