@@ -25,7 +25,7 @@ MODULE = "_C.abi3.so"
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 COMMON = (
-    "-std=c++17 -O3 -g0 -fPIC -fvisibility=hidden -fno-exceptions -fno-rtti -fno-math-errno -ffp-contract=fast -Wall -Wextra"
+    "-std=c++17 -O3 -g0 -fPIC -fvisibility=hidden -fno-exceptions -fno-rtti -fno-math-errno -ffp-contract=fast"
 ).split()
 X86_LEVELS = {
     "baseline": [],
@@ -49,7 +49,9 @@ def compiler_command() -> list[str]:
     for name in ("c++", "g++", "clang++"):
         if shutil.which(name):
             return [name]
-    raise BuildFailure("no C++ compiler was found on PATH (Debian, Ubuntu: apt install g++; Fedora: dnf install gcc-c++)")
+    raise BuildFailure(
+        "no C++ compiler was found on PATH (Debian, Ubuntu: apt install g++; Fedora: dnf install gcc-c++)"
+    )
 
 
 def ninja_command() -> str:
@@ -71,7 +73,8 @@ def python_include() -> list[str]:
     folders = list(dict.fromkeys(sysconfig.get_path(name) for name in ("include", "platinclude")))
     if not any((Path(folder) / "Python.h").exists() for folder in folders):
         raise BuildFailure(
-            f"Python.h is not in {folders[0]} (Debian, Ubuntu: apt install python3-dev; Fedora: dnf install python3-devel)"
+            f"Python.h is not in {folders[0]} (Debian, Ubuntu: apt install python3-dev; "
+            "Fedora: dnf install python3-devel)"
         )
     return [f"-I{folder}" for folder in folders]
 
@@ -91,7 +94,9 @@ class Plan:
         if sys.platform == "win32":
             raise BuildFailure("the compiled part needs GCC or clang, which a Windows build of Python does not use")
         if FREE_THREADED:
-            raise BuildFailure("free-threaded builds of CPython have no stable ABI, which the compiled part is built for")
+            raise BuildFailure(
+                "free-threaded builds of CPython have no stable ABI, which the compiled part is built for"
+            )
         self.compiler = compiler_command()
         self.version = first_line_of([*self.compiler, "--version"])
         target = first_line_of([*self.compiler, "-dumpmachine"])
@@ -189,7 +194,9 @@ class BuildExtension(build_ext):
         (folder / "_build.json").write_text(json.dumps(record, indent=1) + "\n")
 
     def get_source_files(self) -> list[str]:
-        return sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*") if path.suffix in (".h", ".cpp"))
+        return sorted(
+            str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*") if path.suffix in (".h", ".cpp")
+        )
 
     def get_outputs(self) -> list[str]:
         folder = Path(self.build_lib) / PACKAGE

@@ -142,6 +142,18 @@ class Conv2dProblem(_Printed):
         }[self.pass_name]  # fmt: skip
 
     @property
+    def sides(self) -> tuple[int, int, int, int]:
+        """The padding that is read, (top, left, bottom, right); negative where the last rows or columns are not."""
+        bottom = (self.oh - 1) * self.sh + (self.kh - 1) * self.dh + 1 - self.ih - self.ph
+        right = (self.ow - 1) * self.sw + (self.kw - 1) * self.dw + 1 - self.iw - self.pw
+        return self.ph, self.pw, bottom, right
+
+    @property
+    def empty(self) -> bool:
+        """Whether the operands hold no element, so that the result is empty, zero or the bias alone."""
+        return 0 in (*self.input_shape, *self.weight_shape, *self.output_shape)
+
+    @property
     def depthwise(self) -> bool:
         """Whether every group holds one input channel."""
         return self.g == self.ic and self.g > 1
@@ -244,6 +256,11 @@ class Pool2dProblem(_Printed):
     def result_shape(self) -> tuple[int, int, int, int]:
         """Shape of what this pass computes."""
         return self.input_shape if self.pass_name == "grad_input" else self.output_shape
+
+    @property
+    def empty(self) -> bool:
+        """Whether the operands hold no element, so that the result is empty."""
+        return 0 in (*self.input_shape, *self.output_shape)
 
     def rows(self) -> list[range]:
         """The input rows of each window, clipped to the input."""

@@ -128,7 +128,7 @@ SC_INLINE Storage narrow(compute_t<Storage> value) {
 
 template <class Compute>
 SC_INLINE vec<Compute> broadcast(Compute value) {
-  return vec<Compute>{} + value;
+  return value - vec<Compute>{};
 }
 template <class Compute>
 SC_INLINE vec<Compute> zero() {

@@ -1,0 +1,96 @@
+// Convolution as a matrix product whose large operand is packed block by block: any geometry, all three passes.
+#include "kernel.h"
+
+#include "gemm_correlate.h"
+#include "gemm_grad_weight.h"
+
+namespace spatialconv {
+namespace SPATIALCONV_ISA {
+namespace {
+
+using namespace gemm;
+
+const Conv2d& as_conv(const void* problem) { return *static_cast<const Conv2d*>(problem); }
+
+template <class Storage>
+int32_t run_forward(const void* problem, const Buffers& b) {
+  return correlate<Storage>(forward_correlation(as_conv(problem)), b.x, b.w, b.packed != 0, b.y, b.aux, b.workspace,
+                            b.threads);
+}
+
+template <class Storage>
+int64_t forward_workspace(const void* problem, int64_t threads) {
+  return correlate_workspace<Storage>(forward_correlation(as_conv(problem)), threads);
+}
+
+template <class Storage>
+int64_t forward_packed_bytes(const void* problem) {
+  using C = compute_t<Storage>;
+  return packed_weight_size<C>(forward_correlation(as_conv(problem))) * sizeof(C);
+}
+
+template <class Storage>
+int32_t forward_pack(const void* problem, const Buffers& b) {
+  return pack_weights(forward_correlation(as_conv(problem)), static_cast<const Storage*>(b.w),
+                      static_cast<compute_t<Storage>*>(b.workspace));
+}
+
+template <class Storage>
+int32_t run_grad_input(const void* problem, const Buffers& b) {
+  const Conv2d& p = as_conv(problem);
+  for (int64_t phase = 0; phase < gradient_phases(p); ++phase) {
+    const int32_t error = correlate<Storage>(gradient_correlation(p, phase), b.y, b.w, false, b.x, nullptr, b.workspace,
+                                             b.threads);
+    if (error != 0) return error;
+  }
+  return 0;
+}
+
+template <class Storage>
+int64_t grad_input_workspace(const void* problem, int64_t threads) {
+  const Conv2d& p = as_conv(problem);
+  int64_t bytes = 0;
+  for (int64_t phase = 0; phase < gradient_phases(p); ++phase) {
+    bytes = larger(bytes, correlate_workspace<Storage>(gradient_correlation(p, phase), threads));
+  }
+  return bytes;
+}
+
+template <class Storage>
+int32_t run_grad_weight(const void* problem, const Buffers& b) {
+  return grad_weight<Storage>(forward_correlation(as_conv(problem)), b.x, b.y, b.w, b.workspace, b.threads);
+}
+
+template <class Storage>
+int64_t weight_workspace(const void* problem, int64_t threads) {
+  return grad_weight_workspace<Storage>(forward_correlation(as_conv(problem)), threads);
+}
+
+template <class Storage>
+constexpr KernelEntry forward_entry(DType dtype) {
+  return {"conv2d", "gemm", dtype, run_forward<Storage>, forward_workspace<Storage>, forward_packed_bytes<Storage>,
+          forward_pack<Storage>};
+}
+template <class Storage>
+constexpr KernelEntry grad_input_entry(DType dtype) {
+  return {"conv2d_grad_input", "gemm", dtype, run_grad_input<Storage>, grad_input_workspace<Storage>, nullptr, nullptr};
+}
+template <class Storage>
+constexpr KernelEntry grad_weight_entry(DType dtype) {
+  return {"conv2d_grad_weight", "gemm", dtype, run_grad_weight<Storage>, weight_workspace<Storage>, nullptr, nullptr};
+}
+
+const KernelEntry entries[] = {
+    forward_entry<float>(DType::f32),      grad_input_entry<float>(DType::f32),  grad_weight_entry<float>(DType::f32),
+    forward_entry<double>(DType::f64),     grad_input_entry<double>(DType::f64), grad_weight_entry<double>(DType::f64),
+    forward_entry<bf16>(DType::bf16),      grad_input_entry<bf16>(DType::bf16),  grad_weight_entry<bf16>(DType::bf16),
+    forward_entry<f16>(DType::f16),        grad_input_entry<f16>(DType::f16),    grad_weight_entry<f16>(DType::f16),
+};
+
+}  // namespace
+
+extern const KernelTable gemm_table;
+const KernelTable gemm_table{entries, sizeof entries / sizeof entries[0]};
+
+}  // namespace SPATIALCONV_ISA
+}  // namespace spatialconv

@@ -1,0 +1,189 @@
+// The forward pass and the input gradient: pack filters, then for each block of grid positions pack its source values and
+// multiply them with every block of filters.
+#pragma once
+#include <cstdint>
+
+#include "../common/parallel.h"
+#include "gemm_source.h"
+#include "gemm_store.h"
+#include "gemm_weights.h"
+
+namespace spatialconv {
+namespace SPATIALCONV_ISA {
+namespace gemm {
+
+// Bytes of packed source values that share the second-level cache with a panel of filters.
+constexpr int64_t kSourceBytes = 256 << 10;
+
+template <class Storage>
+struct Plan {
+  using C = compute_t<Storage>;
+  int64_t block, blocks, filters, pitch, tasks, slab_size;
+  bool in_place;
+
+  Plan(const Correlation& c, int64_t threads) {
+    const int64_t depth = c.depth(), unit = c.nhwc ? kTileRows : kTileColumns<C>, pixels = c.pixels();
+    in_place = c.nhwc && std::is_same_v<Storage, C> && c.h.identity() && c.w.identity() && c.source.column * sizeof(C) % 2048 != 0;
+    const int64_t fitting = larger(1, kSourceBytes / (int64_t(sizeof(C)) * larger(depth, 1) * unit));
+    const int64_t limit = smaller(fitting * unit, round_up(1024, unit));
+    // Every thread gets as many blocks as the next, of like size.
+    blocks = round_up(ceil_div(pixels, limit), smaller(threads, larger(1, ceil_div(pixels, 2 * unit))));
+    block = round_up(ceil_div(pixels, blocks), unit);
+    blocks = ceil_div(pixels, block);
+    pitch = packed_pitch<C>(c.nhwc ? depth : block);
+    filters = weight_blocks<C>(c);
+    tasks = blocks * c.groups * filters;
+    slab_size = in_place ? 0 : round_up((c.nhwc ? block : depth) * pitch + kLanes<C>, 64);
+  }
+};
+
+// Filters as they lie, when they lie as pack_filter_rows would lay them but for the pitch.
+template <class Storage>
+bool filters_in_place(const Correlation& c) {
+  const int64_t depth = c.depth();
+  return !c.nhwc && std::is_same_v<Storage, compute_t<Storage>> && c.weight_source == c.taps() && taps_are_dense(c) &&
+         c.weight_dest == depth && depth * int64_t(sizeof(Storage)) % 2048 != 0 && tap_offset(c, 0) == 0;
+}
+
+template <class Storage>
+int64_t correlate_workspace(const Correlation& c, int64_t threads) {
+  if (c.pixels() == 0 || c.taps() == 0) return 0;
+  const int64_t filters = round_up(packed_weight_size<compute_t<Storage>>(c), 64);
+  return (filters + threads * Plan<Storage>(c, threads).slab_size) * sizeof(compute_t<Storage>);
+}
+
+template <class Storage>
+int32_t pack_weights(const Correlation& c, const Storage* w, compute_t<Storage>* packed) {
+  return parallel_for(c.groups * weight_blocks<compute_t<Storage>>(c), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) pack_weight_block(c, w, i, packed);
+  });
+}
+
+template <class Storage>
+struct Correlating {
+  using C = compute_t<Storage>;
+  const Correlation& c;
+  const Plan<Storage>& plan;
+  const Storage* source;
+  Storage* dest;
+  const Storage* bias;
+  const C* filters;  // packed, or the filters themselves
+  int64_t filter_pitch, filter_block;
+
+  // Block of grid positions x block of filters, nhwc.
+  void rows_task(const Block& block, int64_t group, int64_t filter, const C* rows, int64_t row_stride) const {
+    constexpr int64_t width = kTileColumns<C>;
+    alignas(64) C sums[kTileRows * width];
+    const int64_t first = filter * width, columns = smaller(width, c.dest_channels - first);
+    const int64_t channel = group * c.dest_channels + first;
+    const Storage* added = bias != nullptr ? bias + channel : nullptr;
+    const bool direct = std::is_same_v<Storage, C> && added == nullptr && c.dense_dest() && columns % kLanes<C> == 0;
+    TileCall<C> call{c.depth(), rows, row_stride, filters + (group * plan.filters + filter) * filter_block, width,
+                     sums, width, false};
+    for (int64_t pixel = block.pixel; pixel < block.pixel_end; pixel += kTileRows, call.a += kTileRows * row_stride) {
+      const int64_t count = smaller(kTileRows, block.pixel_end - pixel);
+      if (direct) {
+        call.out = reinterpret_cast<C*>(dest) + pixel * c.dest.column + channel;
+        call.out_stride = c.dest.column;
+        multiply_tile(count, columns, call);
+        continue;
+      }
+      multiply_tile(count, columns, call);
+      store_rows(c, dest + channel, added, pixel, count, columns, sums);
+    }
+  }
+
+  // The same, nchw.
+  void lines_task(const Block& block, int64_t group, int64_t filter, const C* lines) const {
+    constexpr int64_t width = kTileColumns<C>;
+    alignas(64) C sums[kTileRows * width];
+    const int64_t first = filter * kTileRows, rows = smaller(kTileRows, c.dest_channels - first);
+    const int64_t channel = group * c.dest_channels + first, plane = c.h.count * c.w.count;
+    const Storage* added = bias != nullptr ? bias + channel : nullptr;
+    const bool direct = std::is_same_v<Storage, C> && added == nullptr && c.dense_dest();
+    TileCall<C> call{c.depth(), filters + (group * plan.filters + filter) * filter_block, filter_pitch, lines,
+                     plan.pitch, sums, width, false};
+    if (filter_block == 0) call.a = filters + group * c.weight_group + first * filter_pitch;
+    for (int64_t pixel = block.pixel; pixel < block.pixel_end; pixel += width, call.b += width) {
+      const int64_t columns = smaller(width, block.pixel_end - pixel), at = pixel % plane;
+      if (direct && columns % kLanes<C> == 0 && at + columns <= plane) {
+        call.out = reinterpret_cast<C*>(dest) + pixel / plane * c.dest.image + channel * c.dest.channel + at;
+        call.out_stride = c.dest.channel;
+        multiply_tile(rows, columns, call);
+        continue;
+      }
+      call.out = sums;
+      call.out_stride = width;
+      multiply_tile(rows, columns, call);
+      store_lines(c, dest + channel * c.dest.channel, added, pixel, rows, columns, sums);
+    }
+  }
+
+  void run(int64_t begin, int64_t end, C* packed) const {
+    int64_t held = -1;
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t filter = task % plan.filters, part = task / plan.filters;
+      const int64_t group = part % c.groups, pixel = part / c.groups * plan.block;
+      const Block block{pixel, smaller(pixel + plan.block, c.pixels()), 0, c.depth()};
+      if (plan.in_place) {
+        const C* rows = reinterpret_cast<const C*>(source) + pixel * c.source.column + group * c.source_channels;
+        rows_task(block, group, filter, rows, c.source.column);
+        continue;
+      }
+      if (part != held) {
+        if (c.nhwc) {
+          pack_rows(c, source, group, block, packed, plan.pitch);
+        } else {
+          pack_lines(c, source, group, block, packed, plan.pitch);
+        }
+        held = part;
+      }
+      if (c.nhwc) {
+        rows_task(block, group, filter, packed, plan.pitch);
+      } else {
+        lines_task(block, group, filter, packed);
+      }
+    }
+  }
+};
+
+// `w` is packed already when `packed` says so.
+template <class Storage>
+int32_t correlate(const Correlation& c, const void* source, const void* w, bool packed, void* dest, const void* bias,
+                  void* workspace, int64_t threads) {
+  using C = compute_t<Storage>;
+  if (c.pixels() == 0) return 0;
+  if (c.taps() == 0) {
+    return parallel_for(c.pixels(), 256, [&](int64_t begin, int64_t end) {
+      store_zeros(c, static_cast<Storage*>(dest), begin, end);
+    });
+  }
+  const Plan<Storage> plan(c, threads);
+  C* slabs = static_cast<C*>(workspace);
+  Correlating<Storage> work{c,
+                            plan,
+                            static_cast<const Storage*>(source),
+                            static_cast<Storage*>(dest),
+                            static_cast<const Storage*>(bias),
+                            static_cast<const C*>(w),
+                            packed_pitch<C>(c.depth()),
+                            packed_block_size<C>(c)};
+  if (!packed && filters_in_place<Storage>(c)) {
+    work.filter_pitch = c.weight_dest;
+    work.filter_block = 0;
+  } else if (!packed) {
+    const int32_t error = pack_weights(c, static_cast<const Storage*>(w), slabs);
+    if (error != 0) return error;
+    work.filters = slabs;
+    slabs += round_up(packed_weight_size<C>(c), 64);
+  }
+  return parallel_for(threads, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t slab = begin; slab < end; ++slab) {
+      work.run(plan.tasks * slab / threads, plan.tasks * (slab + 1) / threads, slabs + slab * plan.slab_size);
+    }
+  });
+}
+
+}  // namespace gemm
+}  // namespace SPATIALCONV_ISA
+}  // namespace spatialconv

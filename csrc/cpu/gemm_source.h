@@ -1,0 +1,92 @@
+// Packing of source pixels: for a run of grid positions, the values under every tap.
+#pragma once
+#include <cstdint>
+
+#include "gemm_copy.h"
+#include "gemm_geometry.h"
+
+namespace spatialconv {
+namespace SPATIALCONV_ISA {
+namespace gemm {
+
+// A block of the matrix [grid position][depth]: positions [pixel, pixel_end) and depth indices [k, k_end).
+struct Block {
+  int64_t pixel, pixel_end, k, k_end;
+};
+
+// nhwc, depth index (tap, channel): to[(p - pixel) * pitch + k].
+template <class Storage>
+void pack_rows(const Correlation& c, const Storage* source, int64_t group, const Block& block,
+               compute_t<Storage>* to, int64_t pitch) {
+  // Neighbouring taps of a filter row are one run of memory when their channels are.
+  const int64_t run_taps = c.groups == 1 && c.w.offset_step == 1 ? c.w.taps : 1;
+  const int64_t channels = c.source_channels, run = run_taps * channels;
+  const int64_t first_run = block.k / run, run_count = ceil_div(block.k_end, run);
+  const int64_t runs_per_row = c.w.taps / run_taps;
+  source += group * channels;
+  Cursor at(c, block.pixel);
+  for (int64_t pixel = block.pixel; pixel < block.pixel_end; ++pixel, at.advance(c, 1), to += pitch) {
+    const Storage* image = source + at.image * c.source.image;
+    const int64_t top = at.h * c.h.stride + c.h.offset, left = at.w * c.w.stride + c.w.offset;
+    compute_t<Storage>* out = to;
+    int64_t tap_h = first_run / runs_per_row, tap_w = first_run % runs_per_row;
+    for (int64_t r = first_run; r < run_count; ++r) {
+      const int64_t begin = larger(block.k - r * run, 0), end = smaller(block.k_end - r * run, run);
+      const int64_t h = top + tap_h * c.h.offset_step, w = left + tap_w * c.w.offset_step;
+      int64_t low = begin, high = begin;
+      if (h >= 0 && h < c.h.source) {
+        low = clamp(-w * channels, begin, end);
+        high = clamp((c.w.source - w) * channels, low, end);
+      }
+      if (low > begin) zero_spilling(out, low - begin);
+      if (high > low) copy_spilling(out + (low - begin), image + h * c.source.row + w * c.source.column + low, high - low);
+      if (end > high) zero_spilling(out + (high - begin), end - high);
+      out += end - begin;
+      if (++tap_w == runs_per_row) {
+        tap_w = 0;
+        ++tap_h;
+      }
+    }
+  }
+}
+
+// nchw, depth index (channel, tap): to[(k - block.k) * pitch + (p - pixel)], zeros up to a whole vector.
+template <class Storage>
+void pack_lines(const Correlation& c, const Storage* source, int64_t group, const Block& block,
+                compute_t<Storage>* to, int64_t pitch) {
+  const int64_t taps = c.taps(), pixels = block.pixel_end - block.pixel;
+  const Cursor start(c, block.pixel);
+  source += group * c.source_channels * c.source.channel;
+  for (int64_t k = block.k; k < block.k_end; ++k, to += pitch) {
+    const int64_t tap_h = k % taps / c.w.taps, tap_w = k % c.w.taps;
+    const Storage* plane = source + k / taps * c.source.channel;
+    const int64_t left = c.w.offset + tap_w * c.w.offset_step, top = c.h.offset + tap_h * c.h.offset_step;
+    int64_t valid_begin, valid_end;
+    c.w.valid(tap_w, &valid_begin, &valid_end);
+    compute_t<Storage>* out = to;
+    Cursor at = start;
+    for (int64_t rest = pixels; rest > 0;) {
+      const int64_t n = smaller(rest, c.w.count - at.w), h = at.h * c.h.stride + top;
+      int64_t low = at.w, high = at.w;
+      if (h >= 0 && h < c.h.source) {
+        low = clamp(valid_begin, at.w, at.w + n);
+        high = clamp(valid_end, low, at.w + n);
+      }
+      if (low > at.w) zero_spilling(out, low - at.w);
+      if (high > low) {
+        const Storage* row = plane + at.image * c.source.image + h * c.source.row;
+        copy_strided_spilling(out + (low - at.w), row + low * c.w.stride + left, c.w.stride, high - low);
+      }
+      if (at.w + n > high) zero_spilling(out + (high - at.w), at.w + n - high);
+      out += n;
+      rest -= n;
+      at.advance(c, n);
+    }
+    const int64_t tail = round_up(pixels, kLanes<compute_t<Storage>>) - pixels;
+    if (tail > 0) zero_spilling(out, tail);
+  }
+}
+
+}  // namespace gemm
+}  // namespace SPATIALCONV_ISA
+}  // namespace spatialconv

@@ -1,0 +1,100 @@
+// The one inner loop of the gemm kernel: a register tile of rows x vectors.
+#pragma once
+#include <cstdint>
+
+#include "simd.h"
+
+namespace spatialconv {
+namespace SPATIALCONV_ISA {
+namespace gemm {
+
+#if defined(__AVX512F__)
+constexpr int kTileRows = 14;
+#elif defined(__AVX2__)
+constexpr int kTileRows = 6;
+#else
+constexpr int kTileRows = 4;
+#endif
+constexpr int kTileVectors = 2;
+template <class Compute>
+constexpr int kTileColumns = kTileVectors * kLanes<Compute>;
+
+// out[i][j] (+)= sum over k < depth of a[i * a_stride + k] * b[k * b_stride + j], every sum in the order of k.
+template <class Compute>
+struct TileCall {
+  int64_t depth;
+  const Compute* a;
+  int64_t a_stride;
+  const Compute* b;
+  int64_t b_stride;
+  Compute* out;
+  int64_t out_stride;
+  bool accumulate;
+};
+
+template <class Compute, int rows, int vectors>
+void tile(const TileCall<Compute>& call) {
+  constexpr int lanes = kLanes<Compute>;
+  const int64_t depth = call.depth, a_stride = call.a_stride, b_stride = call.b_stride, out_stride = call.out_stride;
+  const Compute* a = call.a;
+  const Compute* b = call.b;
+  vec<Compute> sum[rows][vectors];
+  SC_UNROLL for (int i = 0; i < rows; ++i) {
+    SC_UNROLL for (int j = 0; j < vectors; ++j) sum[i][j] = zero<Compute>();
+  }
+  if (call.accumulate) {
+    SC_UNROLL for (int i = 0; i < rows; ++i) {
+      SC_UNROLL for (int j = 0; j < vectors; ++j) sum[i][j] = load(call.out + i * out_stride + j * lanes);
+    }
+  }
+  for (int64_t k = 0; k < depth; ++k) {
+    vec<Compute> right[vectors];
+    SC_UNROLL for (int j = 0; j < vectors; ++j) right[j] = load(b + j * lanes);
+    SC_UNROLL for (int i = 0; i < rows; ++i) {
+      const vec<Compute> left = broadcast(a[i * a_stride]);
+      SC_UNROLL for (int j = 0; j < vectors; ++j) sum[i][j] = fma(left, right[j], sum[i][j]);
+    }
+    ++a;
+    b += b_stride;
+  }
+  SC_UNROLL for (int i = 0; i < rows; ++i) {
+    SC_UNROLL for (int j = 0; j < vectors; ++j) store(call.out + i * out_stride + j * lanes, sum[i][j]);
+  }
+}
+
+template <class Compute, int vectors>
+void tile_of_rows(int64_t rows, const TileCall<Compute>& call) {
+  switch (rows) {
+    case 1: return tile<Compute, 1, vectors>(call);
+    case 2: return tile<Compute, 2, vectors>(call);
+    case 3: return tile<Compute, 3, vectors>(call);
+    case 4: return tile<Compute, 4, vectors>(call);
+#if defined(__AVX2__)
+    case 5: return tile<Compute, 5, vectors>(call);
+    case 6: return tile<Compute, 6, vectors>(call);
+#endif
+#if defined(__AVX512F__)
+    case 7: return tile<Compute, 7, vectors>(call);
+    case 8: return tile<Compute, 8, vectors>(call);
+    case 9: return tile<Compute, 9, vectors>(call);
+    case 10: return tile<Compute, 10, vectors>(call);
+    case 11: return tile<Compute, 11, vectors>(call);
+    case 12: return tile<Compute, 12, vectors>(call);
+    case 13: return tile<Compute, 13, vectors>(call);
+    default: return tile<Compute, 14, vectors>(call);
+#else
+    default: return;
+#endif
+  }
+}
+
+// At most kTileRows rows and kTileColumns columns; columns are rounded up to whole vectors, in `b` and in `out`.
+template <class Compute>
+void multiply_tile(int64_t rows, int64_t columns, const TileCall<Compute>& call) {
+  if (columns > kLanes<Compute>) return tile_of_rows<Compute, 2>(rows, call);
+  tile_of_rows<Compute, 1>(rows, call);
+}
+
+}  // namespace gemm
+}  // namespace SPATIALCONV_ISA
+}  // namespace spatialconv

@@ -1,0 +1,183 @@
+// What the row-wise kernels (depthwise, pooling) share: slabs of work, workspace carving, and rows widened, padded, split by
+// stride and merged back. Internal linkage: a level's code stays in its own translation unit.
+#pragma once
+#include <cstdint>
+#include <type_traits>
+
+#include "../common/parallel.h"
+#include "../common/problem.h"
+#include "simd.h"
+
+namespace spatialconv {
+namespace SPATIALCONV_ISA {
+namespace {
+
+inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+inline int64_t clamped(int64_t value, int64_t low, int64_t high) { return smaller(larger(value, low), high); }
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+inline int64_t positive_threads(int64_t threads) { return larger(threads, 1); }
+
+// Bytes of `count` elements, rounded to whole cache lines.
+template <class T>
+int64_t lines_of(int64_t count) {
+  return round_up(count * static_cast<int64_t>(sizeof(T)), 64);
+}
+
+// Cuts aligned pieces off a workspace; the sizes are those of lines_of.
+struct Carver {
+  char* cursor;
+  template <class T>
+  T* take(int64_t count) {
+    T* piece = reinterpret_cast<T*>(cursor);
+    cursor += lines_of<T>(count);
+    return piece;
+  }
+};
+
+// body(slab, begin, end): at most `threads` contiguous shares of [0, tasks), each with a workspace slot of its own.
+template <class Body>
+int32_t for_each_slab(int64_t tasks, int64_t threads, const Body& body) {
+  const int64_t slabs = smaller(positive_threads(threads), tasks);
+  return parallel_for(slabs, 1, [&](int64_t first, int64_t last) {
+    for (int64_t slab = first; slab < last; ++slab) {
+      const int64_t share = tasks / slabs, rest = tasks % slabs;
+      const int64_t begin = slab * share + smaller(slab, rest);
+      body(slab, begin, begin + share + (slab < rest ? 1 : 0));
+    }
+  });
+}
+
+// The integer as wide as a lane.
+template <class Compute>
+using lane_int = std::conditional_t<sizeof(Compute) == 4, int32_t, int64_t>;
+
+// The row functions below write up to one vector past the end of their destination, which the caller provides.
+template <class Compute>
+constexpr int64_t kSlack = 2 * kLanes<Compute>;
+
+template <class Compute>
+void fill_row(Compute* row, int64_t n, Compute value) {
+  const vec<Compute> v = broadcast(value);
+  for (int64_t i = 0; i < n; i += kLanes<Compute>) store(row + i, v);
+}
+
+template <class Storage>
+void widen_row(const Storage* source, int64_t n, compute_t<Storage>* row) {
+  using C = compute_t<Storage>;
+  int64_t i = 0;
+  for (; i + kLanes<C> <= n; i += kLanes<C>) store(row + i, load(source + i));
+  if (i < n) store(row + i, load_n(source + i, n - i));
+}
+
+template <class Storage>
+void narrow_row(const compute_t<Storage>* row, int64_t n, Storage* out) {
+  using C = compute_t<Storage>;
+  int64_t i = 0;
+  for (; i + kLanes<C> <= n; i += kLanes<C>) store(out + i, load(row + i));
+  if (i < n) store_n(out + i, load(row + i), n - i);
+}
+
+// row[u] = source[u - left] where that exists, else `value`, for u in [0, total). `left` may be negative, source null.
+template <class Storage>
+void pad_row(const Storage* source, int64_t n, int64_t left, int64_t total, compute_t<Storage> value,
+             compute_t<Storage>* row) {
+  if (source == nullptr) return fill_row(row, total, value);
+  const int64_t begin = clamped(left, 0, total);
+  const int64_t end = clamped(left + n, begin, total);
+  fill_row(row, begin, value);
+  widen_row(source + (begin - left), end - begin, row + begin);
+  fill_row(row + end, total - end, value);
+}
+
+template <class Compute>
+SC_INLINE void split_pairs(vec<Compute> a, vec<Compute> b, vec<Compute>& even, vec<Compute>& odd) {
+  if constexpr (kLanes<Compute> == 16) {
+    even = __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    odd = __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+  } else if constexpr (kLanes<Compute> == 8) {
+    even = __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14);
+    odd = __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15);
+  } else if constexpr (kLanes<Compute> == 4) {
+    even = __builtin_shufflevector(a, b, 0, 2, 4, 6);
+    odd = __builtin_shufflevector(a, b, 1, 3, 5, 7);
+  } else {
+    even = __builtin_shufflevector(a, b, 0, 2);
+    odd = __builtin_shufflevector(a, b, 1, 3);
+  }
+}
+
+template <class Compute>
+SC_INLINE void merge_pairs(vec<Compute> even, vec<Compute> odd, vec<Compute>& a, vec<Compute>& b) {
+  if constexpr (kLanes<Compute> == 16) {
+    a = __builtin_shufflevector(even, odd, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    b = __builtin_shufflevector(even, odd, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+  } else if constexpr (kLanes<Compute> == 8) {
+    a = __builtin_shufflevector(even, odd, 0, 8, 1, 9, 2, 10, 3, 11);
+    b = __builtin_shufflevector(even, odd, 4, 12, 5, 13, 6, 14, 7, 15);
+  } else if constexpr (kLanes<Compute> == 4) {
+    a = __builtin_shufflevector(even, odd, 0, 4, 1, 5);
+    b = __builtin_shufflevector(even, odd, 2, 6, 3, 7);
+  } else {
+    a = __builtin_shufflevector(even, odd, 0, 2);
+    b = __builtin_shufflevector(even, odd, 1, 3);
+  }
+}
+
+// phases[p * pitch + i] = row[i * stride + p] for i in [0, n); both have slack.
+template <class Compute>
+void split_row(const Compute* row, int64_t stride, int64_t n, Compute* phases, int64_t pitch) {
+  constexpr int64_t kL = kLanes<Compute>;
+  if (stride == 2) {
+    for (int64_t i = 0; i < n; i += kL) {
+      vec<Compute> even, odd;
+      split_pairs<Compute>(load(row + 2 * i), load(row + 2 * i + kL), even, odd);
+      store(phases + i, even);
+      store(phases + pitch + i, odd);
+    }
+    return;
+  }
+  if (stride == 4) {
+    for (int64_t i = 0; i < n; i += kL) {
+      vec<Compute> even0, even1, odd0, odd1, phase[4];
+      split_pairs<Compute>(load(row + 4 * i), load(row + 4 * i + kL), even0, odd0);
+      split_pairs<Compute>(load(row + 4 * i + 2 * kL), load(row + 4 * i + 3 * kL), even1, odd1);
+      split_pairs<Compute>(even0, even1, phase[0], phase[2]);
+      split_pairs<Compute>(odd0, odd1, phase[1], phase[3]);
+      for (int p = 0; p < 4; ++p) store(phases + p * pitch + i, phase[p]);
+    }
+    return;
+  }
+  for (int64_t i = 0; i < n; ++i) {
+    for (int64_t p = 0; p < stride; ++p) phases[p * pitch + i] = row[i * stride + p];
+  }
+}
+
+// row[i * stride + p] = phases[p * pitch + i] for i in [0, n); both have slack.
+template <class Compute>
+void merge_row(const Compute* phases, int64_t pitch, int64_t stride, int64_t n, Compute* row) {
+  constexpr int64_t kL = kLanes<Compute>;
+  if (stride == 2) {
+    for (int64_t i = 0; i < n; i += kL) {
+      vec<Compute> a, b;
+      merge_pairs<Compute>(load(phases + i), load(phases + pitch + i), a, b);
+      store(row + 2 * i, a);
+      store(row + 2 * i + kL, b);
+    }
+    return;
+  }
+  for (int64_t i = 0; i < n; ++i) {
+    for (int64_t p = 0; p < stride; ++p) row[i * stride + p] = phases[p * pitch + i];
+  }
+}
+
+// Elements a split or merged row of `n` per phase needs, slack included.
+template <class Compute>
+int64_t strided_row_size(int64_t n, int64_t stride) {
+  return round_up(n, kLanes<Compute>) * stride + kSlack<Compute>;
+}
+
+}  // namespace
+}  // namespace SPATIALCONV_ISA
+}  // namespace spatialconv

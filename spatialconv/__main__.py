@@ -1,0 +1,5 @@
+"""``python -m spatialconv`` is the command ``spatialconv``."""
+
+from .cli import app
+
+app()

@@ -1,0 +1,104 @@
+"""What a backend is: kernels that say which problems they take, and plans that run one problem.
+
+A kernel answers with *all* its reasons against a problem, an empty list when it takes it; raising, explaining and skipping
+tests are built on that one list. Reasons used by several kernels are phrased once, here.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from ..problem import Problem
+
+DTYPES = {
+    "f32": torch.float32, "f64": torch.float64, "bf16": torch.bfloat16, "f16": torch.float16,
+    "c32": torch.complex32, "c64": torch.complex64, "c128": torch.complex128,
+    "i64": torch.int64, "i32": torch.int32, "i16": torch.int16, "i8": torch.int8, "u8": torch.uint8,
+}  # fmt: skip
+DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+@dataclass(frozen=True)
+class Context:
+    """What beside the problem decides a choice. ``precision`` is the tier asked for: 'ieee', 'tf32' or 'bf16'."""
+
+    threads: int = 1
+    isa: str = ""
+    precision: str = "ieee"
+    prepacked: bool = False
+    deterministic: bool = False
+
+
+# A plan runs one problem. By op it is called as
+#   conv2d(input, weight, bias or None), conv2d_grad_input(grad_output, weight), conv2d_grad_weight(grad_output, input),
+#   max_pool2d(input) -> (values, indices or None), max_pool2d_scatter(grad_output, indices),
+#   max_pool2d_gather(input, indices), avg_pool2d(input), avg_pool2d_grad_input(grad_output)
+# with 4-D tensors of the problem's shapes, dtype and device and any strides; it returns new tensors that are dense in the
+# problem's layout.
+Plan = Callable[..., object]
+
+
+class Kernel(ABC):
+    """One algorithm of a backend. ``shift_exact``: bitwise the same forward response wherever the pattern stands."""
+
+    backend: str
+    name: str
+    ops: tuple[str, ...]
+    shift_exact: bool = False
+    deterministic: bool = True
+    tier: str = "ieee"
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.backend}:{self.name}"
+
+    @abstractmethod
+    def refusals(self, problem: Problem, context: Context) -> list[str]:
+        """Every reason against running the problem here, in words; empty when the kernel takes it."""
+
+    @abstractmethod
+    def plan(self, problem: Problem, context: Context) -> Plan:
+        """A callable that runs the problem; called only where ``refusals`` is empty."""
+
+    def packed_weight(self, problem: Problem, context: Context, weight: torch.Tensor) -> torch.Tensor | None:
+        """The weight as a plan of a prepacked context wants it, or None where this kernel has no such form."""
+        return None
+
+
+class Backend(ABC):
+    """A family of kernels that need the same thing to be there."""
+
+    name: str
+    kernels: tuple[Kernel, ...]
+
+    @abstractmethod
+    def unavailable(self) -> str | None:
+        """Why nothing of this backend can run in this process, or None. Asked once."""
+
+
+def refuse_device(problem: Problem, *devices: str) -> list[str]:
+    if problem.device in devices:
+        return []
+    return [f"runs on {' and '.join(devices)} tensors, the problem is on {problem.device}"]
+
+
+def refuse_dtype(problem: Problem, *dtypes: str) -> list[str]:
+    if problem.dtype in dtypes:
+        return []
+    return [f"computes in {', '.join(dtypes)}, the problem is in {problem.dtype}"]
+
+
+def refuse_op(problem: Problem, kernel: Kernel) -> list[str]:
+    if problem.op in kernel.ops:
+        return []
+    return [f"computes {', '.join(kernel.ops)}, not {problem.op}"]
+
+
+def refuse_nondeterministic(kernel: Kernel, context: Context) -> list[str]:
+    if kernel.deterministic or not context.deterministic:
+        return []
+    return ["sums in an order that varies, and torch.use_deterministic_algorithms(True) is on"]

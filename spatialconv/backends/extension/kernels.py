@@ -1,0 +1,273 @@
+"""The compiled CPU kernels: which problems each takes, and plans that call them on raw addresses.
+
+Operands that are not dense in the problem's layout are copied into it by name, with ``dense``; a weight is read as it lies,
+contiguous or channels_last.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from ... import threads
+from ...problem import Conv2dProblem, Pool2dProblem, Problem
+from ...shapes import dense, memory_format
+from ..base import (
+    DTYPES,
+    Context,
+    Kernel,
+    Plan,
+    refuse_device,
+    refuse_dtype,
+    refuse_nondeterministic,
+    refuse_op,
+)
+from . import loader, structs
+
+_CHANNELS_LAST = torch.channels_last
+
+
+def strides(shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
+    """Element strides of a dense 4-D tensor, in the order of its dimensions."""
+    _, c, h, w = shape
+    return (c * h * w, 1, w * c, c) if layout == "nhwc" else (c * h * w, h * w, w, 1)
+
+
+@cache
+def handles(level: str) -> dict[tuple[str, str, str], int]:
+    """Address of every compiled kernel of a level by (op, kernel, dtype)."""
+    return {(op, name, dtype): handle for op, name, dtype, handle in loader.load().kernels(level)}
+
+
+def conv_structs(problem: Conv2dProblem) -> tuple[structs.Conv2d, structs.Conv2d]:
+    """The problem for a contiguous and for a channels_last weight."""
+    fields = {name: getattr(problem, name) for name in structs.Conv2d.integers}
+    x, y = strides(problem.input_shape, problem.layout), strides(problem.output_shape, problem.layout)
+    first, second = (
+        structs.conv2d_struct(fields, x, strides(problem.weight_shape, order), y) for order in ("nchw", "nhwc")
+    )
+    return first, second
+
+
+def pool_struct(problem: Pool2dProblem) -> structs.Pool2d:
+    """The problem; adaptive windows of one size and step are written as the ordinary windows that they are."""
+    fields = {name: getattr(problem, name) for name in structs.Pool2d.integers if name != "c"}
+    fields["c"] = problem.ic
+    if problem.adaptive and problem.ih % problem.oh == 0 and problem.iw % problem.ow == 0:
+        height, width = problem.ih // problem.oh, problem.iw // problem.ow
+        fields.update(adaptive=0, kh=height, kw=width, sh=height, sw=width)
+    return structs.pool2d_struct(
+        fields, strides(problem.input_shape, problem.layout), strides(problem.output_shape, problem.layout)
+    )
+
+
+class ExtensionKernel(Kernel):
+    """A compiled kernel; subclasses bind it to a kind of problem."""
+
+    backend = "extension"
+    shift_exact = True
+    dtypes = ("f32", "f64", "bf16", "f16")
+
+    def __init__(self, name: str, ops: tuple[str, ...]) -> None:
+        self.name = name
+        self.ops = ops
+
+    def refusals(self, problem: Problem, context: Context) -> list[str]:
+        return refuse_op(problem, self) or [
+            *refuse_device(problem, "cpu"),
+            *refuse_dtype(problem, *self.dtypes),
+            *refuse_nondeterministic(self, context),
+            *self.refuse_geometry(problem),
+        ]
+
+    def refuse_geometry(self, problem: Problem) -> list[str]:
+        return []
+
+    def handle(self, problem: Problem, context: Context) -> int:
+        return handles(context.isa)[problem.op, self.name, problem.dtype]
+
+
+class ConvKernel(ExtensionKernel):
+    def plan(self, problem: Problem, context: Context) -> Plan:
+        module, handle = loader.load(), self.handle(problem, context)
+        plain, channels_last = conv_structs(problem)
+        run = _conv_runner(module, handle, problem, context, plain)
+        return getattr(self, f"_{problem.op}")(problem, context, run, plain, channels_last)
+
+    def _conv2d(self, problem, context, run, plain, channels_last) -> Plan:
+        shape, dtype, layout = problem.output_shape, DTYPES[problem.dtype], memory_format(problem.layout)
+        plain_address, last_address = ctypes.addressof(plain), ctypes.addressof(channels_last)
+        packed = int(context.prepacked)
+        empty = torch.empty
+
+        def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None, _keep=(plain, channels_last)) -> Tensor:
+            address = plain_address
+            if not input.is_contiguous(memory_format=layout):
+                input = dense(input, problem.layout)
+            if not packed and not weight.is_contiguous():
+                if weight.is_contiguous(memory_format=_CHANNELS_LAST):
+                    address = last_address
+                else:
+                    weight = weight.contiguous()
+            if bias is not None and not bias.is_contiguous():
+                bias = bias.contiguous()
+            output = empty(shape, dtype=dtype, memory_format=layout)
+            run(
+                address, input.data_ptr(), weight.data_ptr(), output.data_ptr(),
+                0 if bias is None else bias.data_ptr(), packed,
+            )  # fmt: skip
+            return output
+
+        return conv2d
+
+    def _conv2d_grad_input(self, problem, context, run, plain, channels_last) -> Plan:
+        shape, dtype, layout = problem.input_shape, DTYPES[problem.dtype], memory_format(problem.layout)
+        plain_address, last_address = ctypes.addressof(plain), ctypes.addressof(channels_last)
+
+        def conv2d_grad_input(grad_output: Tensor, weight: Tensor, _keep=(plain, channels_last)) -> Tensor:
+            address = plain_address
+            if not weight.is_contiguous():
+                if weight.is_contiguous(memory_format=_CHANNELS_LAST):
+                    address = last_address
+                else:
+                    weight = weight.contiguous()
+            grad_output = dense(grad_output, problem.layout)
+            grad_input = torch.empty(shape, dtype=dtype, memory_format=layout)
+            run(address, grad_input.data_ptr(), weight.data_ptr(), grad_output.data_ptr(), 0, 0)
+            return grad_input
+
+        return conv2d_grad_input
+
+    def _conv2d_grad_weight(self, problem, context, run, plain, channels_last) -> Plan:
+        shape, dtype, layout = problem.weight_shape, DTYPES[problem.dtype], memory_format(problem.layout)
+        struct = channels_last if problem.layout == "nhwc" else plain
+        address = ctypes.addressof(struct)
+
+        def conv2d_grad_weight(grad_output: Tensor, input: Tensor, _keep=struct) -> Tensor:
+            grad_output, input = dense(grad_output, problem.layout), dense(input, problem.layout)
+            grad_weight = torch.empty(shape, dtype=dtype, memory_format=layout)
+            run(address, input.data_ptr(), grad_weight.data_ptr(), grad_output.data_ptr(), 0, 0)
+            return grad_weight
+
+        return conv2d_grad_weight
+
+    def packed_weight(self, problem: Problem, context: Context, weight: Tensor) -> Tensor | None:
+        module, handle = loader.load(), self.handle(problem, context)
+        plain, channels_last = conv_structs(problem)
+        struct = plain
+        if not weight.is_contiguous():
+            struct = channels_last if weight.is_contiguous(memory_format=_CHANNELS_LAST) else plain
+            weight = weight if struct is channels_last else weight.contiguous()
+        size = module.packed_bytes(handle, ctypes.addressof(struct))
+        if size == 0:
+            return None
+        packed = torch.empty(size, dtype=torch.uint8)
+        threads.check(
+            module.pack(handle, ctypes.addressof(struct), weight.data_ptr(), packed.data_ptr(), context.threads)
+        )
+        return packed
+
+
+def _conv_runner(module, handle: int, problem: Conv2dProblem, context: Context, struct: structs.Conv2d):
+    workspace_bytes = module.workspace_bytes(handle, ctypes.addressof(struct), context.threads)
+    return _runner(module, handle, workspace_bytes, context.threads)
+
+
+def _runner(module, handle: int, workspace_bytes: int, thread_count: int):
+    """``run(problem address, x, w, y, aux, packed)`` with the workspace allocated per call: calls may overlap."""
+    call, empty, byte = module.run, torch.empty, torch.uint8
+
+    if workspace_bytes == 0:
+
+        def run(address, x, w, y, aux, packed):
+            code = call(handle, address, x, w, y, aux, 0, thread_count, packed)
+            if code:
+                threads.check(code)
+
+        return run
+
+    def run_with_workspace(address, x, w, y, aux, packed):
+        workspace = empty(workspace_bytes, dtype=byte)
+        code = call(handle, address, x, w, y, aux, workspace.data_ptr(), thread_count, packed)
+        if code:
+            threads.check(code)
+
+    return run_with_workspace
+
+
+class DepthwiseKernel(ConvKernel):
+    def refuse_geometry(self, problem: Problem) -> list[str]:
+        if problem.depthwise:
+            return []
+        return [f"needs one input channel a group and several groups, the problem has ic{problem.ic} g{problem.g}"]
+
+
+class PoolKernel(ExtensionKernel):
+    def plan(self, problem: Problem, context: Context) -> Plan:
+        module, handle = loader.load(), self.handle(problem, context)
+        struct = pool_struct(problem)
+        address = ctypes.addressof(struct)
+        run = _runner(module, handle, module.workspace_bytes(handle, address, context.threads), context.threads)
+        return getattr(self, f"_{problem.op}")(problem, run, struct, address)
+
+    def _max_pool2d(self, problem, run, struct, address) -> Plan:
+        shape, dtype, layout = problem.output_shape, DTYPES[problem.dtype], memory_format(problem.layout)
+
+        def max_pool2d(input: Tensor, _keep=struct) -> tuple[Tensor, Tensor | None]:
+            input = dense(input, problem.layout)
+            values = torch.empty(shape, dtype=dtype, memory_format=layout)
+            if not problem.indices:
+                run(address, input.data_ptr(), 0, values.data_ptr(), 0, 0)
+                return values, None
+            indices = torch.empty(shape, dtype=torch.int64, memory_format=layout)
+            run(address, input.data_ptr(), 0, values.data_ptr(), indices.data_ptr(), 0)
+            return values, indices
+
+        return max_pool2d
+
+    def _max_pool2d_scatter(self, problem, run, struct, address) -> Plan:
+        shape, dtype, layout = problem.input_shape, DTYPES[problem.dtype], memory_format(problem.layout)
+
+        def max_pool2d_scatter(grad_output: Tensor, indices: Tensor, _keep=struct) -> Tensor:
+            grad_output, indices = dense(grad_output, problem.layout), dense(indices, problem.layout)
+            grad_input = torch.empty(shape, dtype=dtype, memory_format=layout)
+            run(address, grad_input.data_ptr(), 0, grad_output.data_ptr(), indices.data_ptr(), 0)
+            return grad_input
+
+        return max_pool2d_scatter
+
+    def _max_pool2d_gather(self, problem, run, struct, address) -> Plan:
+        shape, dtype, layout = problem.output_shape, DTYPES[problem.dtype], memory_format(problem.layout)
+
+        def max_pool2d_gather(input: Tensor, indices: Tensor, _keep=struct) -> Tensor:
+            input, indices = dense(input, problem.layout), dense(indices, problem.layout)
+            output = torch.empty(shape, dtype=dtype, memory_format=layout)
+            run(address, input.data_ptr(), 0, output.data_ptr(), indices.data_ptr(), 0)
+            return output
+
+        return max_pool2d_gather
+
+    def _avg_pool2d(self, problem, run, struct, address) -> Plan:
+        shape, dtype, layout = problem.output_shape, DTYPES[problem.dtype], memory_format(problem.layout)
+
+        def avg_pool2d(input: Tensor, _keep=struct) -> Tensor:
+            input = dense(input, problem.layout)
+            output = torch.empty(shape, dtype=dtype, memory_format=layout)
+            run(address, input.data_ptr(), 0, output.data_ptr(), 0, 0)
+            return output
+
+        return avg_pool2d
+
+    def _avg_pool2d_grad_input(self, problem, run, struct, address) -> Plan:
+        shape, dtype, layout = problem.input_shape, DTYPES[problem.dtype], memory_format(problem.layout)
+
+        def avg_pool2d_grad_input(grad_output: Tensor, _keep=struct) -> Tensor:
+            grad_output = dense(grad_output, problem.layout)
+            grad_input = torch.empty(shape, dtype=dtype, memory_format=layout)
+            run(address, grad_input.data_ptr(), 0, grad_output.data_ptr(), 0, 0)
+            return grad_input
+
+        return avg_pool2d_grad_input

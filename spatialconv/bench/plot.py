@@ -1,0 +1,65 @@
+"""Results as a picture: every layer's ratio to the peer with its bounds, one panel a pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from .results import geometric_means
+from .suites import PASSES
+from .table import short
+
+_MARKERS = "osD^vP*X"
+
+
+def draw(rows: Sequence[dict], peer: str, path: Path, title: str) -> Path:
+    """Write a PNG; layers from top to bottom, ratio on a logarithmic axis, right of the line is faster than the peer.
+
+    Raises ImportError where matplotlib is missing.
+    """
+    from matplotlib.figure import Figure
+
+    good = [row for row in rows if row["status"] == "ok" and row["peers"].get(peer, {}).get("ratio")]
+    passes = [name for name in PASSES if any(row["pass"] == name for row in good)]
+    layers = list(dict.fromkeys((short(row["layer"]), row["class"]) for row in good))
+    series = list(dict.fromkeys((row["backend"], row["dtype"], row["layout"]) for row in good))
+    figure = Figure(figsize=(4.4 + 3.6 * max(len(passes), 1), 1.8 + 0.27 * max(len(layers), 4)), layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    axes = figure.subplots(1, max(len(passes), 1), sharey=True, squeeze=False)[0]
+    means = geometric_means(good, peer)
+    for axis, pass_name in zip(axes, passes, strict=False):
+        for number, (backend, dtype, layout) in enumerate(series):
+            mine = [
+                row for row in good
+                if (row["pass"], row["backend"], row["dtype"], row["layout"]) == (pass_name, backend, dtype, layout)
+            ]  # fmt: skip
+            if not mine:
+                continue
+            entries = [row["peers"][peer] for row in mine]
+            shift = (number - (len(series) - 1) / 2) * 0.7 / max(len(series), 1)
+            mean = means[backend, layout, pass_name, "all"][0]
+            axis.errorbar(
+                [entry["ratio"] for entry in entries],
+                [layers.index((short(row["layer"]), row["class"])) + shift for row in mine],
+                xerr=[
+                    [max(entry["ratio"] - entry["low"], 0.0) for entry in entries],
+                    [max(entry["high"] - entry["ratio"], 0.0) for entry in entries],
+                ],
+                fmt=_MARKERS[number % len(_MARKERS)],
+                markersize=4,
+                linewidth=1,
+                label=f"{backend} {dtype} {layout}: {mean:.2f}x",
+            )
+        axis.axvline(1.0, color="black", linewidth=0.8)
+        axis.set_xscale("log")
+        axis.set_title(pass_name, fontsize=10)
+        axis.set_xlabel(f"{peer} time / ours   (right: we are faster)", fontsize=8)
+        axis.grid(axis="x", which="both", alpha=0.25)
+        axis.grid(axis="y", alpha=0.12)
+        axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.06 - 0.6 / max(len(layers), 4)))
+    labels = [f"{layer}  [{kind}]" for layer, kind in layers]
+    axes[0].set_yticks(range(len(layers)), labels, fontsize=7)
+    axes[0].set_ylim(max(len(layers), 1) - 0.5, -0.5)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=140)
+    return path

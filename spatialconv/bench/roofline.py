@@ -1,0 +1,111 @@
+"""What this machine can do at best, measured in the run: the highest arithmetic rate and the bandwidth of copying.
+
+The peak of arithmetic is that of torch's fastest large matrix product of the same element type: a stand-in for a loop of
+bare multiply-adds that every BLAS comes close to. Bandwidth is measured for working sets of several sizes.
+"""
+
+from __future__ import annotations
+
+import bisect
+import time
+from dataclasses import asdict, dataclass
+
+import torch
+
+from ..backends.base import DTYPES
+from ..problem import Conv2dProblem, Problem
+from .timing import cache_size, quiet
+
+# A measured time is not believed below the limit divided by this: matrix product and copy are stand-ins for true peaks.
+MARGIN = 1.5
+# Multiplications saved by the strongest algorithm that a kernel of this name uses: Winograd F(4x4, 3x3).
+WINOGRAD_SAVING = 4.0
+_SIDES = {"f64": 768, "f32": 1024, "bf16": 1024, "f16": 1024}
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """``flops``: operations a second by dtype; ``copy``: (bytes of the working set, bytes read and written a second)."""
+
+    flops: dict[str, float]
+    copy: tuple[tuple[int, float], ...]
+    threads: int
+    device: str
+
+    def as_dict(self) -> dict:
+        return {**asdict(self), "flops_measured_as": "best of torch matrix products of the dtype"}
+
+    def bandwidth(self, working_set: int) -> float:
+        """Bytes a second where so many bytes are passed through in turn: that of the next smaller set measured."""
+        sizes = [size for size, _ in self.copy]
+        return self.copy[max(bisect.bisect_right(sizes, working_set) - 1, 0)][1]
+
+    def seconds(self, problem: Problem, working_set: int) -> tuple[float, str]:
+        """The least time that arithmetic and compulsory traffic allow a direct algorithm, and which of them binds."""
+        traffic = problem.compulsory_bytes / self.bandwidth(working_set)
+        work = self._work(problem)
+        return (work, "arithmetic") if work > traffic else (traffic, "memory")
+
+    def hard_limit(self, problem: Problem, winograd: bool) -> float:
+        """A time below this is a broken measurement: from the fastest bandwidth of any working set, with a margin."""
+        saving = WINOGRAD_SAVING if winograd else 1.0
+        traffic = problem.compulsory_bytes / max(rate for _, rate in self.copy)
+        return max(self._work(problem) / saving, traffic) / MARGIN
+
+    def _work(self, problem: Problem) -> float:
+        if not isinstance(problem, Conv2dProblem):
+            return 0.0
+        return problem.flops(count_padding=False) / self.flops[problem.dtype]
+
+
+def may_use_winograd(problem: Problem, kernel_name: str) -> bool:
+    """Whether an implementation may save multiplications: by its name, or a vendor's on a filter that allows it."""
+    fits = isinstance(problem, Conv2dProblem) and problem.kh == problem.kw == 3 and problem.sh == problem.sw == 1
+    return fits and (":" not in kernel_name or "winograd" in kernel_name)
+
+
+def measure(dtypes: set[str], device: str = "cpu", seconds: float = 0.4) -> Roofline:
+    """Measure the peaks of this machine as it is now, with torch's present number of threads."""
+    with quiet():
+        flops = {dtype: _matmul(dtype, device, seconds) for dtype in sorted(dtypes | {"f32"})}
+        # A 16-bit problem may always be computed in float32.
+        flops = {dtype: rate if dtype == "f64" else max(rate, flops["f32"]) for dtype, rate in flops.items()}
+        largest = 128 * 2**20 if device == "cpu" else 512 * 2**20
+        sizes = [cache_size(1) // 2, cache_size(2) // 2, 2 * cache_size(2), cache_size(3), largest]
+        copy, best = [], 0.0
+        for size in sorted(set(sizes), reverse=True):
+            # A smaller set is at least as fast; a call's own cost must not hide that.
+            best = max(best, _copy(size, device, seconds / 4))
+            copy.append((size, best))
+    return Roofline(flops, tuple(reversed(copy)), torch.get_num_threads(), device)
+
+
+def _wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def _best(call, calls: int, device: str, seconds: float) -> float:
+    call()
+    best, until = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        _wait(device)
+        start = time.perf_counter()
+        for _ in range(calls):
+            call()
+        _wait(device)
+        best = min(best, (time.perf_counter() - start) / calls)
+    return best
+
+
+def _matmul(dtype: str, device: str, seconds: float) -> float:
+    side = _SIDES[dtype] if device == "cpu" else 8192
+    left, right = (torch.randn(side, side, device=device).to(DTYPES[dtype]) for _ in range(2))
+    out = torch.empty_like(left)
+    return 2.0 * side**3 / _best(lambda: torch.mm(left, right, out=out), 1, device, seconds)
+
+
+def _copy(working_set: int, device: str, seconds: float) -> float:
+    half = max(working_set // 2, 4096)
+    source, target = torch.zeros(half, dtype=torch.uint8, device=device), torch.zeros(half, dtype=torch.uint8, device=device)
+    return 2.0 * half / _best(lambda: target.copy_(source), max(1, 2**20 // half), device, seconds)

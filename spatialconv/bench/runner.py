@@ -1,0 +1,252 @@
+"""A benchmark run: every cell of the suites, for every backend and layout, gated, timed beside its peers, stored."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+
+import torch
+
+from .. import dispatch
+from ..errors import BackendUnavailableError, UnsupportedProblemError
+from . import gate, operands, peers, roofline, suites, timing
+from .peers import TORCH
+from .results import row_key
+from .suites import PASSES, Cell
+
+OTHER_LAYOUT = {"nchw": "nhwc", "nhwc": "nchw"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured and how. ``batch`` None is the suite's own; ``budget`` is in seconds a cell."""
+
+    suites: tuple[str, ...] = ("resnet50",)
+    backends: tuple[str, ...] = ()
+    dtypes: tuple[str, ...] = ("f32",)
+    layouts: tuple[str, ...] = ("nchw", "nhwc")
+    batch: int | None = 1
+    passes: tuple[str, ...] = PASSES
+    peers: tuple[str, ...] = (TORCH,)
+    threads: int = field(default_factory=torch.get_num_threads)
+    device: str = "cpu"
+    budget: float = 0.25
+    cache: str = "rotate"
+    clock: str = "wall"
+    indices: bool = False
+    filter: str = ""
+    seed: int = 0
+
+    def as_dict(self) -> dict:
+        """What is stored in the head of a result file."""
+        return asdict(self)
+
+
+def computing_backends(device: str = "cpu") -> list[str]:
+    """The backends that compute on this machine, in the dispatcher's order."""
+    return [name for name, entry in dispatch.backends().items() if entry.available]
+
+
+@dataclass
+class Work:
+    """One cell to be measured with one request; ``suites`` says in which suites its layer stands and how often."""
+
+    cell: Cell
+    request: str
+    suites: dict[str, int]
+    key: str
+
+
+def plan(settings: Settings) -> list[Work]:
+    """All rows of a run. The same problem in several layers is measured once; layouts of a pass stand together."""
+    found: dict[tuple[Cell, str], Work] = {}
+    passes = suites.pass_names(settings.passes)
+    requests = settings.backends or tuple(computing_backends(settings.device))
+    for request in requests:
+        dispatch.check_request(request)
+    for name in settings.suites:
+        for layer in suites.load(name):
+            for dtype in settings.dtypes:
+                fitted = [
+                    suites.fit(layer, settings.batch, dtype, layout, settings.device) for layout in settings.layouts
+                ]
+                for pass_name in passes:
+                    for one in fitted:
+                        for cell in suites.cells(one, [pass_name], settings.indices):
+                            if settings.filter not in f"{cell.problem} {cell.kind}":
+                                continue
+                            for request in requests:
+                                _note(found, cell, request, one, settings)
+    return list(found.values())
+
+
+def _note(found: dict, cell: Cell, request: str, layer: suites.Layer, settings: Settings) -> None:
+    work = found.get((cell, request))
+    if work is None:
+        key = row_key(str(cell.problem), request, settings.peers, settings.as_dict(), cell.transposed)
+        work = found[cell, request] = Work(cell, request, {}, key)
+    work.suites[layer.suite] = work.suites.get(layer.suite, 0) + layer.count
+
+
+class Bench:
+    """Measures cells one after the other; remembers the operands and the truth of the last one for its other backends."""
+
+    def __init__(self, settings: Settings, limits: roofline.Roofline) -> None:
+        self.settings, self.limits = settings, limits
+        self._operands: tuple[object, operands.Operands] | None = None
+        self._truth: tuple[object, gate.Truth] | None = None
+
+    def rows(self, works: list[Work], done: Callable[[str], bool] = lambda key: False) -> Iterator[dict]:
+        """A row for each piece of work that is not done yet."""
+        for work in works:
+            if not done(work.key):
+                yield self.row(work)
+
+    def row(self, work: Work) -> dict:
+        """Measure one cell. ``status``: 'ok'; 'wrong', 'refused', 'failed' or 'broken', with a reason and no speed."""
+        problem, settings = work.cell.problem, self.settings
+        row: dict = {
+            "key": work.key,
+            "problem": str(problem),
+            "layer": str(work.cell.layer),
+            "pass": work.cell.pass_name,
+            "class": work.cell.kind,
+            "transposed": work.cell.transposed,
+            "suites": work.suites,
+            "backend": work.request,
+            "dtype": problem.dtype,
+            "layout": problem.layout,
+            "threads": settings.threads,
+            "cache": settings.cache,
+            "clock": settings.clock,
+            "load": os.getloadavg()[0],
+            "flops": problem.flops(),
+            "bytes": problem.compulsory_bytes,
+        }
+        try:
+            choice = dispatch.choose(problem, work.request)
+        except (UnsupportedProblemError, BackendUnavailableError) as error:
+            return row | {"status": "refused", "reason": str(error)}
+        except Exception as error:
+            return row | {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
+        row |= {"kernel": choice.kernel.full_name, "tier": choice.kernel.tier, "precision": choice.context.precision}
+        row |= {"isa": choice.context.isa, "tuned": choice.tuned}
+        try:
+            return row | self._measure(work, choice)
+        except Exception as error:
+            # One failing cell must not lose the run; the row says what happened.
+            return row | {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
+
+    def _measure(self, work: Work, choice: dispatch.Choice) -> dict:
+        cell, settings, problem = work.cell, self.settings, work.cell.problem
+        given = self._given(problem)
+        right = self._right(problem, given)
+        call = peers.ours(cell, work.request)
+        with torch.no_grad():
+            verdict = gate.judge(problem, call(*given), right, choice.kernel.tier)
+        if not verdict.passed:
+            return {"status": "wrong", "reason": verdict.reason, "error": verdict.error}
+        rotation = timing.Rotation(given, settings.cache)
+        with ExitStack() as stack:
+            variants: dict[str, timing.Variant] = {"ours": self._local(call, rotation)}
+            refused: dict[str, dict] = {}
+            for peer in dict.fromkeys((peers.TORCH, *settings.peers)):
+                self._add_peer(peer, cell, given, right, rotation, variants, refused, stack)
+            least = 5 if choice.kernel.backend == "reference" else 9
+            single = settings.cache == "flush"
+            samples = timing.interleave(list(variants.values()), settings.budget, least, single=single)
+        rounds = timing.rounds_used(samples)
+        by_name = dict(zip(variants, samples, strict=True))
+        measured = {name: asdict(timing.summarise(entry, rounds)) for name, entry in by_name.items()}
+        return self._report(cell, choice, verdict, rotation, by_name, measured, rounds, refused)
+
+    def _given(self, problem) -> operands.Operands:
+        if self._operands is None or self._operands[0] != problem:
+            self._operands = (problem, operands.make(problem, self.settings.seed))
+        return self._operands[1]
+
+    def _right(self, problem, given: operands.Operands) -> gate.Truth:
+        """The truth; it depends on the values alone, so one serves both layouts."""
+        values = problem.replace(layout="nchw")
+        if self._truth is None or self._truth[0] != values:
+            self._truth = (values, gate.truth(problem, given))
+        return self._truth[1]
+
+    def _local(self, call: Callable, rotation: timing.Rotation) -> timing.LocalVariant:
+        return timing.LocalVariant(call, rotation, self.settings.clock, self.settings.device)
+
+    def _add_peer(self, peer, cell, given, right, rotation, variants, refused, stack) -> None:
+        reason = peers.refuse(peer, cell)
+        if reason is None:
+            try:
+                if peer == peers.TORCH:
+                    variants[peer] = self._local(peers.torch_call(cell), rotation)
+                elif peer == peers.TORCH_BEST:
+                    variants[peer] = self._other_layout(cell)
+                elif peer == peers.COMPILE:
+                    variants[peer] = self._local(peers.compiled_call(cell), rotation)
+                    variants[peer].sample(1)
+                else:
+                    variants[peer] = self._external(peer, cell, given, right, rotation, stack)
+                return
+            except Exception as error:
+                variants.pop(peer, None)
+                reason = f"{type(error).__name__}: {error}"
+        refused[peer] = {"status": "refused", "reason": reason}
+
+    def _other_layout(self, cell: Cell) -> timing.Variant:
+        layout = OTHER_LAYOUT[cell.problem.layout]
+        other = Cell(
+            cell.layer.replace(layout=layout), cell.problem.replace(layout=layout), cell.pass_name, cell.transposed
+        )
+        rotation = timing.Rotation(operands.make(other.problem, self.settings.seed), self.settings.cache)
+        return self._local(peers.torch_call(other), rotation)
+
+    def _external(self, peer, cell, given, right, rotation, stack) -> timing.Variant:
+        from .external import ExternalVariant
+
+        variant = ExternalVariant(peer, cell.problem, given, len(rotation.copies), self.settings.clock)
+        stack.callback(variant.close)
+        verdict = gate.judge(cell.problem, variant.result, right, check_layout=False)
+        if not verdict.passed:
+            raise peers.PeerUnavailable(f"its result is wrong: {verdict.reason}")
+        return variant
+
+    def _report(self, cell, choice, verdict, rotation, samples, measured, rounds, refused) -> dict:
+        problem, limits = cell.problem, self.limits
+        ideal, bound = limits.seconds(problem, 2 * rotation.working_set)
+        ours = measured["ours"]
+        report: dict = {"status": "ok", "error": verdict.error, "peers": refused}
+        if ours["median"] < limits.hard_limit(problem, roofline.may_use_winograd(problem, choice.kernel.full_name)):
+            return report | {
+                "status": "broken",
+                "reason": f"{ours['median']:.3g} s is below what this machine's measured peaks allow",
+            }
+        report["ours"] = ours
+        for name in measured:
+            if name == "ours":
+                continue
+            entry = dict(measured[name])
+            name_of_samples = name
+            if name == peers.TORCH_BEST:
+                better = min((peers.TORCH, peers.TORCH_BEST), key=lambda one: measured[one]["median"])
+                entry, name_of_samples = dict(measured[better]), better
+                own = better == peers.TORCH
+                entry["layout"] = problem.layout if own else OTHER_LAYOUT[problem.layout]
+            if entry["median"] < limits.hard_limit(problem, roofline.may_use_winograd(problem, name)):
+                refused[name] = {"status": "broken", "reason": f"{entry['median']:.3g} s is below the machine's limit"}
+                continue
+            found = timing.ratio(samples["ours"], samples[name_of_samples], rounds)
+            refused[name] = entry | {"status": "ok", "ratio": found.value, "low": found.low, "high": found.high}
+        torch_time = refused.get(peers.TORCH, {}).get("median")
+        report["roofline"] = {
+            "seconds": ideal,
+            "bound": bound,
+            "share": ideal / ours["median"],
+            "largest_ratio": torch_time / ideal if torch_time else None,
+        }
+        if problem.op == "max_pool2d" and not problem.indices:
+            report["note"] = "ours without indices; torch computes them in any case on a CPU"
+        return report

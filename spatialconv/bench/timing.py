@@ -1,0 +1,212 @@
+"""Interleaved timing: every round times a block of calls of each variant, so all of them see the same machine.
+
+A block is long enough for the clock. With one thread the process's CPU time is read, which other processes cannot inflate;
+otherwise wall time, and a round in which a thread was pushed off its core is left out where enough others remain.
+"""
+
+from __future__ import annotations
+
+import gc
+import resource
+import time
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+
+from .operands import Operands, clone, size_in_bytes
+
+BLOCK_SECONDS = 200e-6
+CACHE_STATES = ("rotate", "hot", "flush")
+CLOCKS = ("auto", "wall", "cpu")
+CONFIDENCE = 0.95
+LEAST_CLEAN = 5
+MAX_ROTATED_BYTES = 512 * 2**20
+
+
+class Sample(NamedTuple):
+    """Seconds a call, and whether no thread of the process was interrupted meanwhile."""
+
+    seconds: float
+    clean: bool
+
+
+class Variant(Protocol):
+    """What is timed: runs a block of that many calls."""
+
+    def sample(self, calls: int) -> Sample: ...
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds a call: median and quartiles over the samples used; ``clean`` is how many saw no interruption."""
+
+    median: float
+    lower: float
+    upper: float
+    samples: int
+    clean: int
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Median of the peer over median of ours, above 1 where we are faster, and its 95 % confidence bounds."""
+
+    value: float
+    low: float
+    high: float
+
+
+def cache_size(level: int = 2) -> int:
+    """Bytes of this machine's cache of a level, as seen from core 0; the usual size where the system does not say."""
+    usual = {1: 32 * 2**10, 2: 2 * 2**20, 3: 32 * 2**20}[level]
+    for index in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
+        try:
+            if (index / "level").read_text().strip() == str(level) and (index / "type").read_text().strip() != "Instruction":
+                text = (index / "size").read_text().strip()
+                return int(text.rstrip("KM")) * {"K": 2**10, "M": 2**20}.get(text[-1], 1)
+        except (OSError, ValueError):
+            continue
+    return usual
+
+
+@cache
+def _flush_buffer() -> torch.Tensor:
+    return torch.zeros(max(2 * cache_size(3), 64 * 2**20) // 4)
+
+
+class Rotation:
+    """Copies of the operands, handed out in turn to all variants that share them.
+
+    'rotate': together larger than all private caches, so a call finds its operands as cold as in a network that has run
+    through its other layers; 'hot': one copy; 'flush': one copy, and a buffer larger than every cache is written before a
+    block of one call.
+    """
+
+    def __init__(self, operands: Operands, cache_state: str) -> None:
+        self.cache_state = cache_state
+        self.copies = [operands]
+        self.next = 0
+        if cache_state == "rotate":
+            size = max(size_in_bytes(operands), 1)
+            wanted = 2 * cache_size(2) * torch.get_num_threads() + size
+            count = min(max(2, -(-wanted // size)), 64, max(2, MAX_ROTATED_BYTES // size))
+            self.copies += [clone(operands) for _ in range(count - 1)]
+
+    def take(self, calls: int) -> list[Operands]:
+        taken = [self.copies[(self.next + call) % len(self.copies)] for call in range(calls)]
+        self.next = (self.next + calls) % len(self.copies)
+        if self.cache_state == "flush":
+            _flush_buffer().add_(1.0)
+        return taken
+
+    @property
+    def working_set(self) -> int:
+        """Bytes that pass through before a copy comes round again; 0 bounds nothing (flush)."""
+        return sum(map(size_in_bytes, self.copies))
+
+
+def pick_clock(clock: str, threads: int, device: str = "cpu") -> str:
+    """'wall' or 'cpu' for 'auto': CPU time where one thread does all the work."""
+    if clock != "auto":
+        return clock
+    return "cpu" if threads == 1 and device == "cpu" else "wall"
+
+
+class LocalVariant:
+    """A callable of this process, fed from a rotation."""
+
+    def __init__(self, call: Callable[..., object], rotation: Rotation, clock: str, device: str = "cpu") -> None:
+        self.call = call
+        self.rotation = rotation
+        self.now = time.process_time if clock == "cpu" else time.perf_counter
+        self.filtered = clock == "wall"
+        self.wait = torch.cuda.synchronize if device == "cuda" else None
+
+    def sample(self, calls: int) -> Sample:
+        call, now = self.call, self.now
+        operands = self.rotation.take(calls)
+        if self.wait:
+            self.wait()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+        start = now()
+        for arguments in operands:
+            call(*arguments)
+        if self.wait:
+            self.wait()
+        seconds = now() - start
+        after = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+        return Sample(seconds / calls, not self.filtered or after == before)
+
+
+@contextmanager
+def quiet():
+    """No garbage collection and no autograd while the clock runs."""
+    collecting = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def interleave(
+    variants: Sequence[Variant],
+    budget: float,
+    least: int = 7,
+    most: int = 40,
+    single: bool = False,
+) -> list[list[Sample]]:
+    """Samples of every variant, one of each a round, in alternating order, for about ``budget`` seconds.
+
+    Blocks hold as many calls as make them long enough for the clock; ``single`` keeps them at one call.
+    """
+    with quiet():
+        calls = []
+        for variant in variants:
+            variant.sample(1)
+            seconds = min(variant.sample(1).seconds for _ in range(2))
+            calls.append(1 if single else min(max(1, round(BLOCK_SECONDS / max(seconds, 1e-7) + 0.5)), 512))
+        samples: list[list[Sample]] = [[] for _ in variants]
+        start = time.perf_counter()
+        order = list(range(len(variants)))
+        while len(samples[0]) < most:
+            if len(samples[0]) >= least and time.perf_counter() - start > budget:
+                break
+            for index in order:
+                samples[index].append(variants[index].sample(calls[index]))
+            order.reverse()
+        return samples
+
+
+def rounds_used(samples: Sequence[Sequence[Sample]]) -> list[int]:
+    """The rounds in which no variant was interrupted; all rounds where too few are left."""
+    clean = [index for index, row in enumerate(zip(*samples, strict=True)) if all(sample.clean for sample in row)]
+    return clean if len(clean) >= LEAST_CLEAN else list(range(len(samples[0])))
+
+
+def summarise(samples: Sequence[Sample], rounds: Sequence[int]) -> Measured:
+    """Median and quartiles over the rounds used."""
+    seconds = np.array([samples[index].seconds for index in rounds])
+    lower, median, upper = np.percentile(seconds, (25, 50, 75))
+    clean = sum(samples[index].clean for index in rounds)
+    return Measured(float(median), float(lower), float(upper), len(rounds), clean)
+
+
+def ratio(ours: Sequence[Sample], peer: Sequence[Sample], rounds: Sequence[int]) -> Ratio:
+    """Median of the peer over ours with a percentile bootstrap over rounds, so that what both saw cancels."""
+    pairs = np.array([(peer[index].seconds, ours[index].seconds) for index in rounds])
+    generator = np.random.default_rng(0)
+    drawn = pairs[generator.integers(0, len(pairs), (2000, len(pairs)))]
+    medians = np.median(drawn, axis=1)
+    low, high = np.percentile(medians[:, 0] / medians[:, 1], ((1 - CONFIDENCE) * 50, (1 + CONFIDENCE) * 50))
+    middle = np.median(pairs, axis=0)
+    return Ratio(float(middle[0] / middle[1]), float(low), float(high))

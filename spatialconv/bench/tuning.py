@@ -1,0 +1,82 @@
+"""Measures the kernels that take a problem against the one the table would choose, and keeps a winner that surely wins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from .. import dispatch, tuned
+from ..problem import Problem
+from . import gate, operands, timing
+
+# A choice is changed only where the bound of the gain, not the gain itself, is above this.
+LEAST_GAIN = 1.03
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """One problem measured: the table's own choice, the winner, its gain with bounds, and who failed the gate."""
+
+    problem: Problem
+    key: str
+    default: str
+    winner: str
+    gain: timing.Ratio | None
+    seconds: dict[str, float]
+    wrong: dict[str, str]
+
+    @property
+    def changed(self) -> bool:
+        return self.winner != self.default
+
+
+def candidates(problem: Problem, context) -> list[str]:
+    """The kernels that take the problem, the table's own choice first; the reference only where nothing else does."""
+    taking = [name for name in dispatch.candidates(problem.op) if not dispatch.reasons_against(name, problem, context)]
+    fast = [name for name in taking if not name.startswith("reference:")]
+    return fast or taking
+
+
+def tune_problem(problem: Problem, budget: float, clock: str, cache: str = "rotate", seed: int = 0) -> Tuned:
+    """Time every candidate, interleaved, on the same operands; a kernel that fails the gate cannot win."""
+    context = dispatch.current_context(problem.device)
+    names = candidates(problem, context)
+    key = tuned.key(problem, context)
+    if len(names) < 2:
+        return Tuned(problem, key, names[0], names[0], None, {}, {})
+    given = operands.make(problem, seed)
+    right = gate.truth(problem, given)
+    rotation = timing.Rotation(given, cache)
+    variants, wrong = {}, {}
+    for name in names:
+        choice = dispatch.choose(problem, name, context)
+        with torch.no_grad():
+            verdict = gate.judge(problem, choice.plan(*given), right, choice.kernel.tier)
+        if verdict.passed:
+            variants[name] = timing.LocalVariant(choice.plan, rotation, clock, problem.device)
+        else:
+            wrong[name] = str(verdict.reason)
+    if len(variants) < 2:
+        winner = next(iter(variants), names[0])
+        return Tuned(problem, key, names[0], winner, None, {}, wrong)
+    samples = dict(zip(variants, timing.interleave(list(variants.values()), budget, 9), strict=True))
+    rounds = timing.rounds_used(list(samples.values()))
+    seconds = {name: timing.summarise(entry, rounds).median for name, entry in samples.items()}
+    default = next(iter(variants))
+    fastest = min(seconds, key=seconds.__getitem__)
+    gain = timing.ratio(samples[fastest], samples[default], rounds)
+    winner = fastest if gain.low > LEAST_GAIN else default
+    return Tuned(problem, key, names[0], winner, gain if winner == fastest else None, seconds, wrong)
+
+
+def tune(problems: Iterable[Problem], budget: float, clock: str) -> Iterator[Tuned]:
+    """Tune each problem once, in turn."""
+    for problem in dict.fromkeys(problems):
+        yield tune_problem(problem, budget, clock)
+
+
+def choices(found: Iterable[Tuned]) -> dict[str, str]:
+    """What is worth keeping: the problems whose choice changed; problems back at the table's choice lose their entry."""
+    return {one.key: one.winner for one in found if one.changed}

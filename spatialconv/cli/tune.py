@@ -1,0 +1,78 @@
+"""``spatialconv tune``."""
+
+from __future__ import annotations
+
+import typer
+
+HELP = """Measure this machine and remember which kernel is fastest for each problem.
+
+For every layer of a suite (or every problem given) the kernels that take it run interleaved on the same operands. One that
+surely beats the built-in choice, and is right, is written to a table in your cache folder, which 'auto' then follows.
+
+Examples:
+
+    spatialconv tune
+
+    spatialconv tune --suite mobilenetv2 --batch 8 --layout nhwc
+
+    spatialconv tune "conv2d n1 ic64 ih56 iw56 oc64 kh3 kw3 ph1 pw1 f32 nchw cpu" --dry-run
+"""
+
+
+def tune(
+    problems: list[str] = typer.Argument(None, help="Problems as logs print them; instead of suites."),
+    suite: list[str] = typer.Option([], help="Suite of the package, or a file; resnet50 where neither is given."),
+    dtype: list[str] = typer.Option(["f32"], help="f32, f64, bf16, f16. May be given several times."),
+    layout: str = typer.Option("both", help="nchw, nhwc or both."),
+    batch: int = typer.Option(1, min=0, help="Images a batch; 0 is each suite's own."),
+    passes: list[str] = typer.Option(["all"], "--pass", help="forward, grad_input, grad_weight, backward, all."),
+    threads: int | None = typer.Option(None, min=1, help="Choices are kept per number of threads; torch's by default."),
+    budget: float = typer.Option(0.3, min=0.0, help="Seconds of timing a problem."),
+    filter: str = typer.Option("", help="Only problems whose printed form contains this."),
+    dry_run: bool = typer.Option(False, help="Show what would be kept, write nothing."),
+) -> None:
+    import torch
+    from rich.console import Console
+    from rich.progress import track
+    from rich.table import Table
+
+    from .. import dispatch, tuned
+    from ..bench import suites, tuning
+    from ..bench.table import ratio_text, seconds
+    from ..bench.timing import pick_clock
+    from ..problem import parse
+
+    if threads:
+        torch.set_num_threads(threads)
+    layouts = ("nchw", "nhwc") if layout == "both" else (layout,)
+    try:
+        wanted = [parse(text) for text in problems or ()]
+        for name in suite or ([] if wanted else ["resnet50"]):
+            for layer in suites.load(name):
+                for one in dtype:
+                    for order in layouts:
+                        fitted = suites.fit(layer, batch or None, one, order, "cpu")
+                        wanted += [cell.problem for cell in suites.cells(fitted, suites.pass_names(passes))]
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    wanted = [problem for problem in dict.fromkeys(wanted) if filter in str(problem)]
+    console = Console()
+    clock = pick_clock("auto", torch.get_num_threads())
+    found = list(track(tuning.tune(wanted, budget, clock), "tuning", len(wanted), console=console, update_period=1.0))
+    table = Table("problem", "built-in choice", "kept", "gain", title=f"{torch.get_num_threads()} threads", title_justify="left")
+    for one in found:
+        if one.changed:
+            times = f"{seconds(one.seconds[one.default])} " if one.default in one.seconds else ""
+            gain = ratio_text(one.gain.value, one.gain.low, one.gain.high) if one.gain else "the built-in choice is wrong"
+            table.add_row(str(one.problem), f"{times}{one.default}", one.winner, gain)
+        for name, reason in one.wrong.items():
+            console.print(f"[red]wrong: {name} on {one.problem}: {reason}[/red]")
+    kept = tuning.choices(found)
+    if kept:
+        console.print(table)
+    console.print(f"{len(found)} problems measured, the built-in choice was beaten surely in {len(kept)}")
+    if kept and not dry_run:
+        console.print(f"written: {tuned.save(kept)}", soft_wrap=True)
+        dispatch.forget_choices()
+    if any(one.wrong for one in found):
+        raise typer.Exit(1)

@@ -1,0 +1,299 @@
+"""Which kernel runs a problem, and why: one ordered table, one choice, one explanation."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from . import backends as _backends
+from . import settings, tuned
+from .backends.base import Context, Kernel, Plan
+from .backends.empty import empty_plan
+from .errors import BackendUnavailableError, UnsupportedProblemError
+from .problem import Conv2dProblem, Problem, parse
+
+# For every op the kernels in the order in which they are asked, the universal one last. A new kernel is one word here and
+# one entry in its backend's `kernels`; tests, benchmark and `check` find it from this table.
+TABLE: dict[str, tuple[str, ...]] = {
+    "conv2d": ("extension:depthwise", "extension:gemm", "extension:direct", "reference:im2col"),
+    "conv2d_grad_input": ("extension:depthwise", "extension:gemm", "extension:direct", "reference:im2col"),
+    "conv2d_grad_weight": ("extension:depthwise", "extension:gemm", "extension:direct", "reference:im2col"),
+    "max_pool2d": ("extension:rows", "reference:taps"),
+    "max_pool2d_scatter": ("extension:planes", "reference:taps"),
+    "max_pool2d_gather": ("extension:planes", "reference:taps"),
+    "avg_pool2d": ("extension:rows", "reference:taps"),
+    "avg_pool2d_grad_input": ("extension:rows", "reference:taps"),
+}
+
+AUTO = "auto"
+_MEMO_LIMIT = 4096
+_local = threading.local()
+
+
+class ReferenceFallbackWarning(UserWarning):
+    """An automatic choice ended at the slow reference backend."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A kernel bound to a problem; ``refused`` are the kernels asked before it, each with its reasons."""
+
+    problem: Problem
+    context: Context
+    kernel: Kernel
+    plan: Plan
+    refused: tuple[tuple[str, tuple[str, ...]], ...]
+    tuned: bool = False
+
+
+@dataclass(frozen=True)
+class BackendInfo:
+    """Whether a backend can run in this process, the reason where not, and its kernels by op."""
+
+    name: str
+    available: bool
+    reason: str | None
+    kernels: dict[str, tuple[str, ...]]
+
+
+def known_requests() -> list[str]:
+    """Every word that backend= understands."""
+    kernels = dict.fromkeys(name for row in TABLE.values() for name in row)
+    return [AUTO, *_backends.NAMES, *kernels]
+
+
+def check_request(request: str) -> str:
+    """The request itself; ValueError lists the known ones where it is none of them."""
+    if request in _known():
+        return request
+    raise ValueError(f"spatialconv: backend: expected one of {', '.join(known_requests())}, got {request!r}")
+
+
+_known_memo: frozenset[str] = frozenset()
+
+
+def _known() -> frozenset[str]:
+    global _known_memo
+    if not _known_memo:
+        _known_memo = frozenset(known_requests())
+    return _known_memo
+
+
+@contextmanager
+def use_backend(request: str) -> Iterator[None]:
+    """Within the block, and in this thread only, calls without ``backend=`` use this backend or kernel.
+
+    The gradients of a call made in the block stay with it, wherever and whenever backward runs. ``request`` is 'auto', a
+    backend ('extension') or one kernel ('extension:gemm'); ValueError lists the known ones.
+    """
+    before = getattr(_local, "request", None)
+    _local.request = check_request(request)
+    try:
+        yield
+    finally:
+        _local.request = before
+
+
+def local_request() -> str | None:
+    """What use_backend asks for in this thread."""
+    return getattr(_local, "request", None)
+
+
+def requested(backend: str | None) -> str:
+    """The request in force: the argument, else use_backend, else SPATIALCONV_BACKEND, else 'auto'."""
+    if backend is not None:
+        return check_request(backend)
+    return local_request() or check_request(settings.default_backend())
+
+
+def gradient_request(request: str) -> str:
+    """What a forward request means for its gradients: a kernel binds the forward pass, then its backend."""
+    return request.partition(":")[0]
+
+
+_PRECISION = {"none": "ieee", "ieee": "ieee", "tf32": "tf32", "bf16": "bf16"}
+
+
+def precision(device: str) -> str:
+    """The tier that torch's own switch for convolution asks for on a device."""
+    if device == "cuda":
+        return _PRECISION[torch.backends.cudnn.conv.fp32_precision]
+    return _PRECISION[torch.backends.mkldnn.conv.fp32_precision]
+
+
+def current_context(device: str) -> Context:
+    """The context of a call made now, in this thread."""
+    return Context(
+        threads=torch.get_num_threads(),
+        isa=_isa() if device == "cpu" else "",
+        precision=precision(device),
+        deterministic=torch.are_deterministic_algorithms_enabled(),
+    )
+
+
+def _isa() -> str:
+    backend = _backends.load("extension")
+    return "" if backend.unavailable() else backend.level()
+
+
+_memo: dict[tuple[Problem, str, Context], Choice] = {}
+
+
+def choose(problem: Problem, request: str, context: Context | None = None) -> Choice:
+    """The kernel for a problem.
+
+    An explicit request that cannot be met raises: BackendUnavailableError when nothing of the backend runs here, else
+    UnsupportedProblemError with every reason. 'auto' takes this machine's measured choice, else the first of the table.
+    """
+    if context is None:
+        context = current_context(problem.device)
+    key = (problem, request, context)
+    found = _memo.get(key)
+    if found is None:
+        found = _choose(problem, request, context)
+        if len(_memo) >= _MEMO_LIMIT:
+            _memo.clear()
+        _memo[key] = found
+    return found
+
+
+def candidates(op: str, request: str = AUTO) -> tuple[str, ...]:
+    """The kernels of an op that a request allows, in the table's order."""
+    names = TABLE[op]
+    if request == AUTO:
+        return names
+    if ":" in request:
+        return tuple(name for name in names if name == request)
+    return tuple(name for name in names if name.partition(":")[0] == request)
+
+
+def kernel(full_name: str) -> Kernel:
+    """The kernel of that name, 'backend:kernel'; an available backend is assumed."""
+    backend_name, _, name = full_name.partition(":")
+    for entry in _backends.load(backend_name).kernels:
+        if entry.name == name:
+            return entry
+    raise LookupError(f"{full_name} stands in the table but not among the kernels of {backend_name}")
+
+
+def reasons_against(full_name: str, problem: Problem, context: Context) -> tuple[str, ...]:
+    """All reasons against one kernel: that its backend is missing, or the kernel's own."""
+    missing = _backends.load(full_name.partition(":")[0]).unavailable()
+    if missing:
+        return (missing,)
+    return tuple(kernel(full_name).refusals(problem, context))
+
+
+def _choose(problem: Problem, request: str, context: Context) -> Choice:
+    names = candidates(problem.op, request)
+    measured = tuned.lookup(problem, context) if request == AUTO else None
+    if measured in names:
+        names = (measured, *(name for name in names if name != measured))
+    refused: list[tuple[str, tuple[str, ...]]] = []
+    for name in names:
+        reasons = reasons_against(name, problem, context)
+        if reasons:
+            refused.append((name, reasons))
+            continue
+        chosen = kernel(name)
+        if request == AUTO and chosen.backend == "reference":
+            _warn_reference(problem, refused)
+        plan = empty_plan(problem) if problem.empty else chosen.plan(problem, context)
+        return Choice(problem, context, chosen, plan, tuple(refused), name == measured)
+    raise _refusal(problem, request, refused)
+
+
+def _refusal(problem: Problem, request: str, refused: list[tuple[str, tuple[str, ...]]]) -> Exception:
+    lines = [f"spatialconv.{problem.printed_op}: backend {request!r} cannot run this", f"  problem: {problem}"]
+    if not refused:
+        lines.append(f"  - {request}: has no kernel for {problem.op}")
+    lines += _reason_lines(refused)
+    if request != AUTO:
+        lines.append("  try: backend='auto', or spatialconv.explain(...) to see what it would pick")
+    backend_name = request.partition(":")[0]
+    if backend_name in _backends.NAMES and _backends.load(backend_name).unavailable():
+        return BackendUnavailableError("\n".join(lines))
+    return UnsupportedProblemError("\n".join(lines))
+
+
+def _reason_lines(refused) -> list[str]:
+    return [f"  - {name}: {reason}" for name, reasons in refused for reason in reasons]
+
+
+_warned: set[tuple[str, str, str]] = set()
+
+
+def _warn_reference(problem: Problem, refused) -> None:
+    key = (problem.printed_op, problem.dtype, problem.device)
+    if key in _warned or torch.compiler.is_compiling():
+        return
+    _warned.add(key)
+    lines = [f"spatialconv.{problem.printed_op} runs on the slow reference backend", f"  problem: {problem}"]
+    warnings.warn("\n".join(lines + _reason_lines(refused)), ReferenceFallbackWarning, stacklevel=2)
+
+
+def forget_choices() -> None:
+    """Drop remembered choices, as after a change of the measured table."""
+    _memo.clear()
+    tuned.forget()
+
+
+def backends() -> dict[str, BackendInfo]:
+    """Every backend: whether it runs here, why not, and its kernels by op."""
+    listed = {}
+    for name in _backends.NAMES:
+        reason = _backends.load(name).unavailable()
+        kernels = {op: candidates(op, name) for op in TABLE}
+        listed[name] = BackendInfo(name, reason is None, reason, {op: row for op, row in kernels.items() if row})
+    return listed
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What would run and why; ``str()`` of it is the text."""
+
+    problem: Problem
+    context: Context
+    request: str
+    chosen: str | None
+    refused: tuple[tuple[str, tuple[str, ...]], ...]
+    not_asked: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [f"problem: {self.problem}", f"context: {self.context}", f"request: {self.request}"]
+        lines.append(f"chosen:  {self.chosen or 'nothing takes it'}")
+        lines += _reason_lines(self.refused)
+        lines += [f"  - {name}: not asked, an earlier kernel takes it" for name in self.not_asked]
+        lines += [f"note:    {note}" for note in self.notes]
+        return "\n".join(lines)
+
+
+def explain_problem(
+    problem: Problem | str, backend: str | None = None, context: Context | None = None, notes: tuple[str, ...] = ()
+) -> Explanation:
+    """Which kernel would run a problem, which refuse it and why, in the words of the exceptions; nothing runs."""
+    if isinstance(problem, str):
+        problem = parse(problem)
+    request = requested(backend)
+    context = context or current_context(problem.device)
+    names = candidates(problem.op, request)
+    measured = tuned.lookup(problem, context) if request == AUTO else None
+    if measured in names:
+        names = (measured, *(name for name in names if name != measured))
+        notes = (*notes, f"{measured} was measured to be the fastest on this machine (spatialconv tune)")
+    if isinstance(problem, Conv2dProblem):
+        notes = (*notes, f"precision tier asked for: {context.precision}")
+    refused, chosen, rest = [], None, ()
+    for position, name in enumerate(names):
+        reasons = reasons_against(name, problem, context)
+        if not reasons:
+            chosen, rest = name, names[position + 1 :]
+            break
+        refused.append((name, reasons))
+    return Explanation(problem, context, request, chosen, tuple(refused), tuple(rest), notes)

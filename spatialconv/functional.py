@@ -1,0 +1,413 @@
+"""``torch.nn.functional``'s convolution and pooling, with one more keyword: ``backend``.
+
+``backend`` is None (``use_backend``, then SPATIALCONV_BACKEND, then automatic), a backend ("extension") or one kernel
+("extension:gemm"). A request that cannot be met raises with every reason; it never falls back. Where torch raises, these
+raise the same exception type, with a message of one form: op, argument, expected, got.
+
+A plain eager call goes straight to its kernel (``eager``), every other one through ``torch.ops.spatialconv``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from . import dispatch
+from .dispatch import Explanation, requested
+from .eager import exact, plain, recall, remember, surroundings, unobserved
+from .eager_autograd import AvgPool2d, Conv2d, ConvTranspose2d, MaxPool2d
+from .errors import argument_error
+from .ops import OPS, arguments
+from .ops.autocast import cast
+from .problem import Problem
+from .shapes import integer, output_layout, pair
+
+Size = int | Sequence[int]
+_compiling = torch.compiler.is_compiling
+_grad = torch.is_grad_enabled
+
+
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: Size | str = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+    *,
+    backend: str | None = None,
+) -> Tensor:
+    """2-D convolution (cross-correlation), as ``torch.nn.functional.conv2d`` with the same arguments.
+
+    Args:
+        input: [n, ic, ih, iw] or [ic, ih, iw].
+        weight: [oc, ic / groups, kh, kw].
+        bias: [oc] or None.
+        stride, dilation: one integer or (vertical, horizontal).
+        padding: one integer, a pair, 'valid' or 'same' (stride 1 only).
+        groups: divides the channels of input and output.
+        backend: see the module.
+
+    Returns:
+        [n, oc, oh, ow], channels_last when input or weight is. Dtypes: those of torch's conv2d; which backend has which,
+        ``spatialconv.explain`` tells.
+
+    Raises:
+        TypeError, RuntimeError: as torch does, before any kernel runs. ValueError: unknown backend.
+        BackendUnavailableError, UnsupportedProblemError: the request cannot be met.
+    """
+    if not _compiling() and unobserved() and plain(input) and plain(weight) and (bias is None or plain(bias)):
+        key = (
+            input.shape, input.stride(), weight.shape, weight.stride(), None if bias is None else (bias.shape, bias.dtype),
+            stride, padding, dilation, groups, input.dtype, weight.dtype, backend, surroundings(),
+        ) if exact(stride, padding, dilation, groups) else None  # fmt: skip
+        entry = None if key is None else recall(key)
+        if entry is None and input.dim() == 4 and not input.is_complex():
+            problem = _conv2d_problem(input, weight, bias, *_conv2d_geometry(weight, stride, padding, dilation, groups))
+            entry = remember(key, problem, requested(backend)) if key else None
+        if entry is not None:
+            if _grad() and (input.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)):
+                return Conv2d.apply(input, weight, bias, entry)
+            return entry.plan(input, weight, bias)
+    _check_tensor("conv2d", "input", input)
+    _check_tensor("conv2d", "weight", weight)
+    if input.dim() == 3:
+        return conv2d(input.unsqueeze(0), weight, bias, stride, padding, dilation, groups, backend=backend).squeeze(0)
+    _check_batched("conv2d", input)
+    geometry = _conv2d_geometry(weight, stride, padding, dilation, groups)
+    return OPS["conv2d"](input, weight, bias, *geometry, requested(backend))
+
+
+def _check_tensor(op: str, name: str, value) -> None:
+    if not isinstance(value, Tensor):
+        raise argument_error(op, name, "a tensor", type(value).__name__, TypeError)
+
+
+def _check_batched(op: str, input: Tensor) -> None:
+    if input.dim() != 4:
+        raise argument_error(op, "input", "3 dimensions (unbatched) or 4", f"{input.dim()}: {tuple(input.shape)}")
+
+
+def _conv2d_geometry(weight: Tensor, stride, padding, dilation, groups) -> tuple:
+    """stride, padding, dilation and groups as the op takes them."""
+    stride, dilation = pair("conv2d", "stride", stride), pair("conv2d", "dilation", dilation)
+    groups = integer("conv2d", "groups", groups)
+    if isinstance(padding, str):
+        padding = _padding_of_word(padding, weight, stride, dilation)
+    else:
+        padding = pair("conv2d", "padding", padding)
+        arguments.check_not_negative("conv2d", "padding", padding)
+    return stride, padding, dilation, groups
+
+
+def _padding_of_word(word: str, weight: Tensor, stride, dilation) -> tuple[int, ...]:
+    if word == "valid":
+        return 0, 0
+    if word != "same":
+        raise argument_error("conv2d", "padding", "integers, 'same' or 'valid'", repr(word))
+    if stride != (1, 1):
+        raise argument_error("conv2d", "padding", "'same' with stride 1 only", f"stride {stride}")
+    arguments.check_rank("conv2d", "weight", weight)
+    vertical, horizontal = (step * (size - 1) for step, size in zip(dilation, weight.shape[2:], strict=True))
+    top, left = vertical // 2, horizontal // 2
+    return top, left, vertical - top, horizontal - left
+
+
+def _conv2d_problem(input, weight, bias, stride, padding, dilation, groups) -> Problem:
+    shape = arguments.check_conv2d("conv2d", input, weight, bias, stride, padding, dilation, groups)
+    return arguments.conv2d_problem(
+        "conv2d", input.shape, weight.shape, shape, stride, padding, dilation, groups, bias is not None, input, weight
+    )
+
+
+def conv_transpose2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: Size = 0,
+    output_padding: Size = 0,
+    groups: int = 1,
+    dilation: Size = 1,
+    *,
+    backend: str | None = None,
+) -> Tensor:
+    """Transposed 2-D convolution, as ``torch.nn.functional.conv_transpose2d``: a convolution's grad_input, called forward.
+
+    Args:
+        input: [n, ic, ih, iw] or [ic, ih, iw].
+        weight: [ic, oc / groups, kh, kw].
+        bias: [oc] or None.
+        stride, padding, output_padding, dilation: one integer or (vertical, horizontal).
+        groups: divides the channels of input and output.
+        backend: see the module; one kernel is one of ``conv2d_grad_input``.
+
+    Returns:
+        [n, oc, (ih - 1) * stride - 2 * padding + dilation * (kh - 1) + output_padding + 1, ...], channels_last when input or
+        weight is.
+
+    Raises:
+        As ``conv2d``.
+    """
+    name = "conv_transpose2d"
+    for argument, value in (("input", input), ("weight", weight)):
+        _check_tensor(name, argument, value)
+    if input.dim() == 3:
+        options = (stride, padding, output_padding, groups, dilation)
+        return conv_transpose2d(input.unsqueeze(0), weight, bias, *options, backend=backend).squeeze(0)
+    fast = not _compiling() and unobserved() and plain(input) and plain(weight) and (bias is None or plain(bias))
+    if not fast and torch.is_autocast_enabled(input.device.type):
+        dtype = torch.get_autocast_dtype(input.device.type)
+        input, weight, bias = (cast(value, input.device.type, dtype) for value in (input, weight, bias))
+    key = None
+    if fast and not input.is_complex() and exact(stride, padding, output_padding, dilation, groups):
+        key = (
+            name, input.shape, input.stride(), weight.shape, weight.stride(),
+            None if bias is None else (bias.shape, bias.dtype), stride, padding, output_padding, dilation, groups,
+            input.dtype, weight.dtype, backend, surroundings(),
+        )  # fmt: skip
+        entry = recall(key)
+        if entry is None:
+            size, *geometry = _transposed_geometry(input, weight, bias, stride, padding, output_padding, groups, dilation)
+            entry = remember(key, _transposed_problem(input, weight, size, *geometry), requested(backend))
+        if _grad() and (input.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)):
+            return ConvTranspose2d.apply(input, weight, bias, entry)
+        output = entry.plan(input, weight)
+        return output if bias is None else output.add_(bias.reshape(1, -1, 1, 1))
+    size, *geometry = _transposed_geometry(input, weight, bias, stride, padding, output_padding, groups, dilation)
+    output = OPS["conv2d_grad_input"](input, weight, size, *geometry, requested(backend))
+    return output if bias is None else output + bias.reshape(1, -1, 1, 1)
+
+
+def _transposed_geometry(input, weight, bias, stride, padding, output_padding, groups, dilation) -> tuple:
+    """The output's size, then stride, padding, dilation and groups of the convolution that is transposed."""
+    name = "conv_transpose2d"
+    stride, padding, dilation = (
+        pair(name, word, value) for word, value in (("stride", stride), ("padding", padding), ("dilation", dilation))
+    )
+    extra, groups = pair(name, "output_padding", output_padding), integer(name, "groups", groups)
+    arguments.check_tensors(name, input=input, weight=weight, bias=bias)
+    _check_batched(name, input)
+    arguments.check_rank(name, "weight", weight)
+    arguments.check_geometry(name, stride, padding, dilation, groups)
+    arguments.check_not_negative(name, "output_padding", extra)
+    arguments.check_positive(name, "weight's sizes", weight.shape[1:])
+    arguments.require(
+        weight.shape[0] % groups == 0,
+        lambda: argument_error(name, "weight", f"input channels divisible by groups={groups}", tuple(weight.shape)),
+    )
+    arguments.require(
+        input.shape[1] == weight.shape[0],
+        lambda: argument_error(name, "input", f"{weight.shape[0]} channels, as weight has", tuple(input.shape)),
+    )
+    if bias is not None:
+        channels = weight.shape[1] * groups
+        arguments.require(
+            bias.dim() == 1 and bias.shape[0] == channels,
+            lambda: argument_error(name, "bias", f"shape ({channels},)", tuple(bias.shape)),
+        )
+    sizes, behind = [], []
+    axes = zip(input.shape[2:], weight.shape[2:], stride, padding, extra, dilation, strict=True)
+    for size, kernel, step, edge, more, spacing in axes:
+        arguments.require(
+            (more < step) | (more < spacing),
+            lambda: argument_error(name, "output_padding", "less than stride or dilation", extra),
+        )
+        arguments.require(
+            (size > 0) | (input.shape[0] == 0),
+            lambda: argument_error(name, "input", "no empty rows or columns", tuple(input.shape)),
+        )
+        result = (size - 1) * step - 2 * edge + spacing * (kernel - 1) + more + 1
+        arguments.require(result > 0, lambda: argument_error(name, "input", "an output of at least 1", result))
+        sizes.append(result)
+        behind.append(edge - more)
+    arguments.check_fits(name, "input", (input.shape[0], weight.shape[1] * groups, *sizes))
+    return sizes, stride, [*padding, *behind], dilation, groups
+
+
+def _transposed_problem(input, weight, size, stride, padding, dilation, groups) -> Problem:
+    shape = (input.shape[0], weight.shape[1] * groups, *size)
+    return arguments.conv2d_problem(
+        "conv2d_grad_input", shape, weight.shape, input.shape, stride, padding, dilation, groups, False, input, weight
+    )
+
+
+def max_pool2d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+    *,
+    backend: str | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """2-D max pooling, as ``torch.nn.functional.max_pool2d``: NaN wins, the first of equals wins.
+
+    A window without any input element gives -inf, the index of its first row and column drawn into the plane, and no
+    gradient.
+
+    Args:
+        input: [n, c, ih, iw] or [c, ih, iw].
+        kernel_size, stride, padding, dilation: one integer or (vertical, horizontal); stride None means kernel_size.
+        ceil_mode: whether a last window may reach past the padded input.
+        return_indices: also return the int64 position of each maximum in its plane, ``row * iw + column``.
+        backend: see the module.
+
+    Returns:
+        [n, c, oh, ow] of input's dtype and memory format, with ``return_indices`` and the indices.
+
+    Raises:
+        As ``conv2d``.
+    """
+    geometry = _pool_geometry("max_pool2d", kernel_size, stride, padding, dilation, ceil_mode)
+    return _max_pool2d("max_pool2d", input, geometry, [], return_indices, backend)
+
+
+def adaptive_max_pool2d(
+    input: Tensor, output_size, return_indices: bool = False, *, backend: str | None = None
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Max pooling to a given output size, as ``torch.nn.functional.adaptive_max_pool2d``.
+
+    Args:
+        input: [n, c, ih, iw] or [c, ih, iw].
+        output_size: one integer or a pair; None stands for the input's own size.
+        return_indices: also return the int64 positions in the plane.
+        backend: see the module.
+
+    Returns:
+        [n, c, *output_size], with ``return_indices`` and the indices.
+
+    Raises:
+        As ``conv2d``.
+    """
+    _check_tensor("adaptive_max_pool2d", "input", input)
+    size = _adaptive_size("adaptive_max_pool2d", input, output_size)
+    return _max_pool2d("adaptive_max_pool2d", input, _ONES, size, return_indices, backend)
+
+
+def avg_pool2d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+    *,
+    backend: str | None = None,
+) -> Tensor:
+    """2-D average pooling, as ``torch.nn.functional.avg_pool2d``.
+
+    Args:
+        input: [n, c, ih, iw] or [c, ih, iw].
+        kernel_size, stride, padding: one integer or (vertical, horizontal); stride None means kernel_size.
+        ceil_mode: whether a last window may reach past the padded input.
+        count_include_pad: whether padding counts as elements of a window.
+        divisor_override: what every window's sum is divided by.
+        backend: see the module.
+
+    Returns:
+        [n, c, oh, ow] of input's dtype and memory format.
+
+    Raises:
+        As ``conv2d``.
+    """
+    kernel, step, edge, _, ceil = _pool_geometry("avg_pool2d", kernel_size, stride, padding, 1, ceil_mode)
+    if divisor_override is not None:
+        divisor_override = integer("avg_pool2d", "divisor_override", divisor_override)
+    return _avg_pool2d("avg_pool2d", input, (kernel, step, edge, ceil, count_include_pad, divisor_override), [], backend)
+
+
+def adaptive_avg_pool2d(input: Tensor, output_size, *, backend: str | None = None) -> Tensor:
+    """Average pooling to a given output size, as ``torch.nn.functional.adaptive_avg_pool2d``.
+
+    Args:
+        input: [n, c, ih, iw] or [c, ih, iw].
+        output_size: one integer or a pair; None stands for the input's own size.
+        backend: see the module.
+
+    Returns:
+        [n, c, *output_size] of input's dtype and memory format.
+
+    Raises:
+        As ``conv2d``.
+    """
+    _check_tensor("adaptive_avg_pool2d", "input", input)
+    size = _adaptive_size("adaptive_avg_pool2d", input, output_size)
+    return _avg_pool2d("adaptive_avg_pool2d", input, (*_ONES[:3], False, True, None), size, backend)
+
+
+_ONES = ((1, 1), (1, 1), (0, 0), (1, 1), False)
+
+
+def _adaptive_size(op: str, input: Tensor, output_size) -> list[int]:
+    if output_size is None or isinstance(output_size, (list, tuple)):
+        sizes = [None, None] if output_size is None else list(output_size)
+        if len(sizes) != 2:
+            raise argument_error(op, "output_size", "one integer or two", sizes)
+    else:
+        sizes = [output_size, output_size]
+    if input.dim() not in (3, 4):
+        _check_batched(op, input)
+    return [
+        input.shape[axis] if size is None else integer(op, "output_size", size)
+        for axis, size in zip((-2, -1), sizes, strict=True)
+    ]
+
+
+def _pool_geometry(op: str, kernel_size, stride, padding, dilation, ceil_mode) -> tuple:
+    kernel = pair(op, "kernel_size", kernel_size)
+    step = kernel if stride is None or (isinstance(stride, (list, tuple)) and len(stride) == 0) else stride
+    return kernel, pair(op, "stride", step), pair(op, "padding", padding), pair(op, "dilation", dilation), bool(ceil_mode)
+
+
+def _max_pool2d(op: str, input, geometry: tuple, size: list[int], return_indices: bool, backend: str | None):
+    _check_tensor(op, "input", input)
+    if input.dim() == 3:
+        pooled = _max_pool2d(op, input.unsqueeze(0), geometry, size, return_indices, backend)
+        return tuple(part.squeeze(0) for part in pooled) if return_indices else pooled.squeeze(0)
+    _check_batched(op, input)
+    if not _compiling() and unobserved() and plain(input):
+        recorded = _grad() and input.requires_grad
+        indices = bool(return_indices or recorded)
+        key = (op, input.shape, input.stride(), geometry, *size, input.dtype, indices, backend, surroundings())
+        entry = recall(key)
+        if entry is None:
+            shape = arguments.check_pool2d("max_pool2d", input, *geometry, size)
+            problem = arguments.pool2d_problem(
+                "max_pool2d", input.shape, shape[2:], *geometry, size, input, indices=indices
+            )
+            entry = remember(key, problem, requested(backend))
+        values, positions = MaxPool2d.apply(input, entry) if recorded else entry.plan(input)
+    else:
+        values, positions = OPS["max_pool2d"](input, *geometry, size, requested(backend))
+    return (values, positions) if return_indices else values
+
+
+def _avg_pool2d(op: str, input, geometry: tuple, size: list[int], backend: str | None) -> Tensor:
+    _check_tensor(op, "input", input)
+    if input.dim() == 3:
+        return _avg_pool2d(op, input.unsqueeze(0), geometry, size, backend).squeeze(0)
+    _check_batched(op, input)
+    if _compiling() or not unobserved() or not plain(input) or input.is_complex():
+        return OPS["avg_pool2d"](input, *geometry, size, requested(backend))
+    key = (op, input.shape, input.stride(), geometry, *size, input.dtype, backend, surroundings())
+    entry = recall(key)
+    if entry is None:
+        kernel, step, edge, ceil, include_pad, divisor = geometry
+        if divisor == 0:
+            raise argument_error(op, "divisor_override", "an integer other than 0", divisor)
+        windows = (kernel, step, edge, (1, 1), ceil, size)
+        shape = arguments.check_pool2d("avg_pool2d", input, *windows)
+        problem = arguments.pool2d_problem(
+            "avg_pool2d", input.shape, shape[2:], *windows, input, include_pad=include_pad, divisor=divisor
+        )
+        entry = remember(key, problem, requested(backend))
+    if _grad() and input.requires_grad:
+        return AvgPool2d.apply(input, entry)
+    return entry.plan(input)

@@ -1,0 +1,87 @@
+"""What a bug report needs: versions, build facts, instruction sets, threads, backends and reasons, environment variables."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+
+
+def cpu_model() -> str:
+    """The processor's name as the system gives it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def build_facts() -> dict:
+    """How the compiled part was built: flags, compiler, and the reason where it was not."""
+    from .backends.extension import loader
+
+    return dict(loader.build_info())
+
+
+def optional_versions() -> dict[str, str]:
+    """Versions of the packages that parts of this one use, 'not installed' where they are not."""
+    found = {}
+    for name in ("numpy", "typer", "rich", "matplotlib", "onnx", "onnxruntime", "openvino"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def collect() -> dict[str, dict[str, str]]:
+    """Everything, section by section, as text."""
+    import torch
+
+    from . import __version__, dispatch, settings, tuned
+    from .threads import missing_reason
+
+    build = build_facts()
+    level = dispatch.current_context("cpu").isa
+    cuda = torch.version.cuda
+    facts = {
+        "versions": {
+            "spatialconv": __version__,
+            "torch": torch.__version__,
+            "python": f"{platform.python_implementation()} {platform.python_version()}",
+            **optional_versions(),
+        },
+        "machine": {
+            "system": platform.platform(),
+            "cpu": cpu_model(),
+            "cores": str(os.cpu_count()),
+            "load average": " ".join(f"{value:.2f}" for value in os.getloadavg()),
+            "torch's instruction set": torch.backends.cpu.get_cpu_capability(),
+            "threads": f"{torch.get_num_threads()} (torch.set_num_threads)",
+            "parallel loops": f"serial: {missing_reason()}" if missing_reason() else "on torch's own thread pool",
+            "CUDA": f"torch built for {cuda}, {torch.cuda.device_count()} devices" if cuda else "torch built without",
+            "fp32 precision of convolution": torch.backends.mkldnn.conv.fp32_precision,
+        },
+        "extension": {"instruction set in use": level or "none", **{name: _text(value) for name, value in build.items()}},
+        "backends": {},
+        "environment": {},
+        "measured choices": {"file": f"{tuned.path()} ({'present' if tuned.path().is_file() else 'absent'})"},
+    }
+    for name, entry in dispatch.backends().items():
+        kernels = dict.fromkeys(kernel for row in entry.kernels.values() for kernel in row)
+        facts["backends"][name] = ", ".join(kernels) if entry.available else f"not available: {entry.reason}"
+    for name, meaning in settings.ENVIRONMENT.items():
+        value = os.environ.get(name)
+        facts["environment"][name] = f"{'not set' if value is None else value!r} ({meaning})"
+    return facts
+
+
+def _text(value: object) -> str:
+    if isinstance(value, dict):
+        return "\n".join(f"{name}: {entry}" for name, entry in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value))
+    return str(value)

@@ -1,0 +1,142 @@
+"""For inference: the weight of a convolution layer transformed once, and not at every call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..backends.base import DTYPE_NAMES
+from ..dispatch import choose, current_context, precision, requested
+from ..eager import plain, unobserved
+from ..functional import conv2d
+from ..problem import Conv2dProblem
+from ..shapes import output_layout, pair
+from .layers import Conv2d
+
+_LIMIT = 16
+_Run = Callable[[Tensor, Tensor | None], Tensor]
+
+
+def prepack(model: torch.nn.Module) -> torch.nn.Module:
+    """Let every ``spatialconv.nn.Conv2d`` of a model keep its weight as its kernel reads it, and return the model.
+
+    For inference: the model must be in eval mode (ValueError otherwise), and the transformed weights are used only
+    where no gradient is asked for (``torch.no_grad``, ``torch.inference_mode``), in plain eager calls; results are
+    bitwise the same. The first call with a new input shape or layout transforms the weight, later ones use it; a
+    kernel without a transformed form goes on as before. Torch's own layers are not touched: ``convert`` the model
+    first.
+
+    The transformed copy is no part of the state_dict, of a pickle or of a deepcopy. ``model.train()`` undoes
+    prepacking; ``.to()``, ``load_state_dict`` and a newly assigned ``weight`` have the weight transformed again. **An
+    in-place edit of a weight in eval mode is not noticed** (``layer.weight.mul_(2)``, ``layer.weight.data = ...``):
+    call ``prepack`` again.
+
+    Equivalent: nothing in PyTorch for a plain eager model. Example::
+
+        model = spatialconv.nn.prepack(spatialconv.nn.convert(model).eval())
+        with torch.inference_mode():
+            output = model(input)
+    """
+    layers = [module for module in model.modules() if isinstance(module, Conv2d)]
+    for layer in layers:
+        if layer.training:
+            raise ValueError(
+                "spatialconv.nn.prepack: model: expected eval mode, got training mode: call model.eval() first"
+            )
+    for layer in layers:
+        if type(layer).forward is Conv2d.forward:
+            layer._packed = PackedConv2d()
+    return model
+
+
+class PackedConv2d:
+    """The plans of one layer on its transformed weight, by everything that a plan depends on."""
+
+    def __init__(self) -> None:
+        self._weight: Tensor | None = None
+        self._runs: dict[tuple, _Run | None] = {}
+        self._stored: list[Tensor] = []
+
+    def clear(self) -> None:
+        """Forget the transformed weights; the next call makes them anew."""
+        self._weight = None
+        self._runs.clear()
+        self._stored.clear()
+
+    def run(self, layer: Conv2d, input: Tensor) -> Tensor | None:
+        """The layer's output, or None where the layer must take its ordinary way."""
+        if torch.compiler.is_compiling() or torch.is_grad_enabled() or layer.training:
+            return None
+        parameters = layer._parameters
+        if "weight" not in parameters or "bias" not in parameters:
+            return None
+        weight, bias = parameters["weight"], parameters["bias"]
+        if not (unobserved() and plain(input) and plain(weight) and (bias is None or plain(bias))):
+            return None
+        if weight is not self._weight:
+            self.clear()
+            self._weight = weight
+        if layer.padding_mode == "zeros":
+            padding = layer.padding
+        else:
+            padding = (0, 0)
+            input = F.pad(input, layer._reversed_padding_repeated_twice, mode=layer.padding_mode)
+        request = requested(layer.backend)
+        device = input.device
+        key = (
+            input.shape, input.stride(), input.dtype, device, layer.stride, padding, layer.dilation, layer.groups,
+            bias is None, request, torch.get_num_threads(), precision(device.type),
+            torch.are_deterministic_algorithms_enabled(),
+        )  # fmt: skip
+        try:
+            run = self._runs[key]
+        except KeyError:
+            return self._first(layer, input, padding, key, request)
+        except TypeError:
+            return None  # an attribute was set to a list, which has no hash
+        return None if run is None else run(input, bias)
+
+    def _first(self, layer: Conv2d, input: Tensor, padding, key: tuple, request: str) -> Tensor:
+        """An ordinary call, which checks the arguments and tells the output's size; then the plan of those to come."""
+        output = conv2d(
+            input, layer.weight, layer.bias, layer.stride, padding, layer.dilation, layer.groups, backend=request
+        )
+        if len(self._runs) >= _LIMIT:
+            self._runs.clear()
+            self._stored.clear()
+        self._runs[key] = self._plan(layer, input, padding, output, request) if input.dim() == 4 else None
+        return output
+
+    def _plan(self, layer: Conv2d, input: Tensor, padding, output: Tensor, request: str) -> _Run | None:
+        weight = layer.weight
+        stride, dilation = pair("conv2d", "stride", layer.stride), pair("conv2d", "dilation", layer.dilation)
+        if padding == "same":
+            before = [spacing * (size - 1) // 2 for spacing, size in zip(dilation, weight.shape[2:], strict=True)]
+        else:
+            before = (0, 0) if padding == "valid" else pair("conv2d", "padding", padding)
+        problem = Conv2dProblem(
+            "conv2d", *input.shape, *output.shape[1:], *weight.shape[2:], *stride, *before, *dilation, layer.groups,
+            layer.bias is not None, DTYPE_NAMES[input.dtype], output_layout(input, weight), input.device.type,
+        )  # fmt: skip
+        context = replace(current_context(problem.device), prepacked=True)
+        if problem.empty:
+            return None
+        kernel = choose(problem, request).kernel
+        packed = None if kernel.refusals(problem, context) else kernel.packed_weight(problem, context, weight.detach())
+        if packed is None:
+            return None
+        packed = self._store(packed)
+        plan = kernel.plan(problem, context)
+        return lambda input, bias: plan(input, packed, bias)
+
+    def _store(self, packed: Tensor) -> Tensor:
+        """The tensor, or an equal one stored before: most problems of a layer want the same form."""
+        for stored in self._stored:
+            if stored.shape == packed.shape and torch.equal(stored, packed):
+                return stored
+        self._stored.append(packed)
+        return packed

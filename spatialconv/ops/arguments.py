@@ -1,0 +1,266 @@
+"""From an op's arguments to its shapes and its problem, checked in one place for the real and the fake kernels.
+
+Messages follow one form (see ``errors.argument_error``) and the exception types are those of torch's own ops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..backends.base import DTYPE_NAMES
+from ..errors import argument_error
+from ..problem import Conv2dProblem, Pool2dProblem
+from ..shapes import (
+    INT64_MAX,
+    check_fits,
+    check_not_negative,
+    check_positive,
+    conv_output_size,
+    output_layout,
+    pool_output_size,
+    require,
+)
+
+
+def check_tensors(op: str, **tensors: Tensor | None) -> None:
+    """Strided tensors on one device; all but ``indices`` of one dtype."""
+    first_name, first = next(iter(tensors.items()))
+    for name, tensor in tensors.items():
+        if tensor is None:
+            continue
+        if not isinstance(tensor, Tensor):
+            raise argument_error(op, name, "a tensor", type(tensor).__name__, TypeError)
+        if tensor.layout is not torch.strided:
+            raise argument_error(op, name, "a strided tensor", f"one of layout {tensor.layout}")
+        if tensor.is_quantized:
+            raise argument_error(op, name, "a tensor that is not quantized", str(tensor.dtype))
+        if tensor.device != first.device:
+            raise argument_error(op, name, f"a tensor on {first.device}, as {first_name}", f"one on {tensor.device}")
+        if name == "indices":
+            if tensor.dtype != torch.int64:
+                raise argument_error(op, name, "int64", str(tensor.dtype))
+        elif tensor.dtype != first.dtype:
+            raise argument_error(op, name, f"{first.dtype}, the dtype of {first_name}", str(tensor.dtype))
+    if first.dtype not in DTYPE_NAMES:
+        raise argument_error(op, first_name, f"a dtype of torch's {op}", str(first.dtype), NotImplementedError)
+
+
+def check_rank(op: str, name: str, tensor: Tensor, rank: int = 4) -> None:
+    if tensor.dim() != rank:
+        raise argument_error(op, name, f"{rank} dimensions", f"{tensor.dim()}: {tuple(tensor.shape)}")
+
+
+def four_sides(padding: Sequence[int]) -> tuple[int, int, int, int]:
+    """Padding of two entries (vertical, horizontal) or four as (top, left, bottom, right)."""
+    return (*padding, *padding) if len(padding) == 2 else tuple(padding)
+
+
+def check_geometry(op: str, stride, padding, dilation, groups) -> None:
+    check_positive(op, "stride", stride)
+    check_positive(op, "dilation", dilation)
+    # What is padded behind may be negative: the adjoint of a transposed convolution leaves its output_padding unread.
+    check_not_negative(op, "padding", padding[:2])
+    require(groups > 0, lambda: argument_error(op, "groups", "a positive integer", groups))
+    for name, values in (("stride", stride), ("padding", padding), ("dilation", dilation)):
+        for value in values:
+            if isinstance(value, int) and abs(value) > INT64_MAX // 2**20:
+                raise argument_error(op, name, f"at most {INT64_MAX // 2**20}", value)
+
+
+def conv2d_output_size(op: str, input_size, kernel_size, stride, padding, dilation) -> list[int]:
+    """Rows and columns of the output; refuses a filter that does not fit the padded input."""
+    top, left, bottom, right = four_sides(padding)
+    check_positive(op, "kernel_size", kernel_size)
+    sizes = []
+    axes = zip(("rows", "columns"), input_size, kernel_size, stride, (top, left), (bottom, right), dilation, strict=True)
+    for name, size, kernel, step, before, after, spacing in axes:
+        padded, reach = size + before + after, spacing * (kernel - 1) + 1
+        require(
+            padded >= reach,
+            lambda: argument_error(
+                op, "weight", f"a filter of at most {padded} {name}, the padded input's", f"{reach} with dilation"
+            ),
+        )
+        sizes.append(conv_output_size(size, kernel, step, before, after, spacing))
+    return sizes
+
+
+def check_conv2d(op: str, input: Tensor, weight: Tensor, bias: Tensor | None, stride, padding, dilation, groups):
+    """Every check of a forward convolution; returns the output's shape."""
+    check_tensors(op, input=input, weight=weight, bias=bias)
+    check_rank(op, "input", input)
+    check_rank(op, "weight", weight)
+    check_geometry(op, stride, padding, dilation, groups)
+    n, channels, ih, iw = input.shape
+    oc, group_channels, kh, kw = weight.shape
+    require(oc > 0, lambda: argument_error(op, "weight", "at least one output channel", tuple(weight.shape)))
+    require(
+        oc % groups == 0,
+        lambda: argument_error(op, "weight", f"output channels divisible by groups={groups}", tuple(weight.shape)),
+    )
+    require(
+        channels == group_channels * groups,
+        lambda: argument_error(
+            op, "input", f"{group_channels * groups} channels (weight {tuple(weight.shape)}, groups={groups})",
+            f"{channels}: {tuple(input.shape)}",
+        ),
+    )  # fmt: skip
+    if bias is not None:
+        require(
+            bias.dim() == 1 and bias.shape[0] == oc,
+            lambda: argument_error(op, "bias", f"shape ({oc},)", tuple(bias.shape)),
+        )
+    oh, ow = conv2d_output_size(op, (ih, iw), (kh, kw), stride, padding, dilation)
+    for size in (ih, iw):
+        require(
+            (size > 0) | (n == 0) | (channels == 0),
+            lambda: argument_error(op, "input", "no empty rows or columns", tuple(input.shape)),
+        )
+    check_fits(op, "input", (n, oc, oh, ow))
+    return n, oc, oh, ow
+
+
+def conv2d_problem(op, shape, weight_shape, output_shape, stride, padding, dilation, groups, bias, *tensors):
+    """The problem of one pass; ``tensors`` are the operands that the layout rule looks at."""
+    return Conv2dProblem(
+        op, shape[0], shape[1], shape[2], shape[3], output_shape[1], output_shape[2], output_shape[3],
+        weight_shape[2], weight_shape[3], stride[0], stride[1], padding[0], padding[1], dilation[0], dilation[1],
+        groups, bias, DTYPE_NAMES[tensors[0].dtype], output_layout(*tensors), tensors[0].device.type,
+    )  # fmt: skip
+
+
+def check_conv2d_grad_input(op, grad_output, weight, input_size, stride, padding, dilation, groups):
+    """Every check of the gradient by the input; returns that gradient's shape."""
+    check_tensors(op, grad_output=grad_output, weight=weight)
+    check_rank(op, "grad_output", grad_output)
+    check_rank(op, "weight", weight)
+    check_geometry(op, stride, padding, dilation, groups)
+    oc, group_channels, kh, kw = weight.shape
+    require(
+        grad_output.shape[1] == oc,
+        lambda: argument_error(op, "grad_output", f"{oc} channels, as weight has", tuple(grad_output.shape)),
+    )
+    require(oc % groups == 0, lambda: argument_error(op, "groups", f"a divisor of {oc}", groups))
+    check_not_negative(op, "input_size", input_size)
+    expected = conv2d_output_size(op, input_size, (kh, kw), stride, padding, dilation)
+    _check_output(op, grad_output, expected)
+    shape = (grad_output.shape[0], group_channels * groups, *input_size)
+    check_fits(op, "input_size", shape)
+    return shape
+
+
+def check_conv2d_grad_weight(op, grad_output, input, kernel_size, stride, padding, dilation, groups):
+    """Every check of the gradient by the weight; returns that gradient's shape."""
+    check_tensors(op, grad_output=grad_output, input=input)
+    check_rank(op, "grad_output", grad_output)
+    check_rank(op, "input", input)
+    check_geometry(op, stride, padding, dilation, groups)
+    require(
+        grad_output.shape[0] == input.shape[0],
+        lambda: argument_error(op, "grad_output", f"{input.shape[0]} images, as input has", tuple(grad_output.shape)),
+    )
+    for name, tensor in (("input", input), ("grad_output", grad_output)):
+        require(
+            tensor.shape[1] % groups == 0,
+            lambda: argument_error(op, name, f"channels divisible by groups={groups}", tuple(tensor.shape)),
+        )
+    expected = conv2d_output_size(op, input.shape[2:], kernel_size, stride, padding, dilation)
+    _check_output(op, grad_output, expected)
+    shape = (grad_output.shape[1], input.shape[1] // groups, *kernel_size)
+    check_fits(op, "kernel_size", shape)
+    return shape
+
+
+def _check_output(op: str, grad_output: Tensor, expected: Sequence[int]) -> None:
+    for size, wanted in zip(grad_output.shape[2:], expected, strict=True):
+        require(
+            size == wanted,
+            lambda: argument_error(op, "grad_output", f"rows and columns {tuple(expected)}", tuple(grad_output.shape)),
+        )
+
+
+def check_pool2d(op, input, kernel_size, stride, padding, dilation, ceil_mode, adaptive_size):
+    """Every check of a pooling op's input; returns the output's shape."""
+    check_tensors(op, input=input)
+    check_rank(op, "input", input)
+    return (*input.shape[:2], *pool2d_output_size(
+        op, input.shape, kernel_size, stride, padding, dilation, ceil_mode, adaptive_size
+    ))  # fmt: skip
+
+
+def pool2d_output_size(op, input_shape, kernel_size, stride, padding, dilation, ceil_mode, adaptive_size):
+    """Rows and columns of a pooling op's output, from the shape of its input."""
+    if adaptive_size:
+        if op != "avg_pool2d":
+            require(input_shape[1] > 0, lambda: _empty_input(f"adaptive_{op}", input_shape))
+        check_not_negative(f"adaptive_{op}", "output_size", adaptive_size)
+        for size in input_shape[2:]:
+            require(size > 0, lambda: _empty_input(f"adaptive_{op}", input_shape))
+        return tuple(adaptive_size)
+    check_positive(op, "kernel_size", kernel_size)
+    check_positive(op, "stride", stride)
+    check_positive(op, "dilation", dilation)
+    check_not_negative(op, "padding", padding)
+    for size in input_shape[1:]:
+        require(size > 0, lambda: _empty_input(op, input_shape))
+    for edge, kernel in zip(padding, kernel_size, strict=True):
+        require(
+            2 * edge <= kernel,
+            lambda: argument_error(op, "padding", f"at most half of kernel_size {tuple(kernel_size)}", tuple(padding)),
+        )
+    for name, values in (("kernel_size", kernel_size), ("stride", stride), ("dilation", dilation)):
+        for value in values:
+            if isinstance(value, int) and value > INT64_MAX // 2**32:
+                raise argument_error(op, name, f"at most {INT64_MAX // 2**32}", value)
+    sizes = []
+    for size, kernel, step, edge, spacing in zip(input_shape[2:], kernel_size, stride, padding, dilation, strict=True):
+        outputs = pool_output_size(size, kernel, step, edge, spacing, ceil_mode)
+        require(
+            outputs >= 1,
+            lambda: argument_error(op, "kernel_size", f"a window inside the input {tuple(input_shape)}", kernel),
+        )
+        sizes.append(outputs)
+    return tuple(sizes)
+
+
+def _empty_input(op: str, shape) -> Exception:
+    return argument_error(op, "input", "no empty dimension but the batch", tuple(shape))
+
+
+def check_pool2d_adjoint(op, grad_output, input_size, kernel_size, stride, padding, dilation, ceil_mode, adaptive_size):
+    """Every check of a pooling op's adjoint; returns the shape of the gradient by the input."""
+    check_rank(op, "grad_output", grad_output)
+    check_not_negative(op, "input_size", input_size)
+    shape = (*grad_output.shape[:2], *input_size)
+    expected = pool2d_output_size(op, shape, kernel_size, stride, padding, dilation, ceil_mode, adaptive_size)
+    _check_output(op, grad_output, expected)
+    check_fits(op, "input_size", shape)
+    return shape
+
+
+def check_indices(op: str, name: str, tensor: Tensor, indices: Tensor) -> None:
+    """Indices have the shape of the pooled tensor they belong to."""
+    check_rank(op, "indices", indices)
+    for size, wanted in zip(indices.shape, tensor.shape, strict=True):
+        require(size == wanted, lambda: argument_error(op, "indices", f"shape {tuple(tensor.shape)} of {name}", tuple(indices.shape)))
+
+
+def pool2d_problem(
+    op, shape, output_size, kernel_size, stride, padding, dilation, ceil_mode, adaptive_size, *tensors,
+    include_pad=True, divisor=None, indices=False,
+) -> Pool2dProblem:  # fmt: skip
+    """The problem of one pass; ``tensors`` are the operands that the layout rule looks at."""
+    common = dict(
+        op=op, n=shape[0], ic=shape[1], ih=shape[2], iw=shape[3], oh=output_size[0], ow=output_size[1],
+        indices=indices, dtype=DTYPE_NAMES[tensors[0].dtype], layout=output_layout(*tensors),
+        device=tensors[0].device.type,
+    )  # fmt: skip
+    if adaptive_size:
+        return Pool2dProblem(adaptive=True, **common)
+    return Pool2dProblem(
+        kh=kernel_size[0], kw=kernel_size[1], sh=stride[0], sw=stride[1], ph=padding[0], pw=padding[1],
+        dh=dilation[0], dw=dilation[1], ceil=ceil_mode, include_pad=include_pad, divisor=divisor or 0, **common,
+    )  # fmt: skip
