@@ -32,7 +32,13 @@ TABLE: dict[str, tuple[str, ...]] = {
 
 AUTO = "auto"
 _MEMO_LIMIT = 4096
-_local = threading.local()
+class _Local(threading.local):
+    """What use_backend asks for in this thread. The class attribute spares a failing look-up on every call."""
+
+    request: str | None = None
+
+
+local = _Local()
 
 
 class ReferenceFallbackWarning(UserWarning):
@@ -91,24 +97,19 @@ def use_backend(request: str) -> Iterator[None]:
     The gradients of a call made in the block stay with it, wherever and whenever backward runs. ``request`` is 'auto', a
     backend ('extension') or one kernel ('extension:gemm'); ValueError lists the known ones.
     """
-    before = getattr(_local, "request", None)
-    _local.request = check_request(request)
+    before = local.request
+    local.request = check_request(request)
     try:
         yield
     finally:
-        _local.request = before
-
-
-def local_request() -> str | None:
-    """What use_backend asks for in this thread."""
-    return getattr(_local, "request", None)
+        local.request = before
 
 
 def requested(backend: str | None) -> str:
     """The request in force: the argument, else use_backend, else SPATIALCONV_BACKEND, else 'auto'."""
     if backend is not None:
         return check_request(backend)
-    return local_request() or check_request(settings.default_backend())
+    return local.request or check_request(settings.default_backend())
 
 
 def gradient_request(request: str) -> str:

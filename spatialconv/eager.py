@@ -13,11 +13,13 @@ from torch import Tensor
 
 from . import dispatch
 from .backends.base import Plan
+from .dispatch import local
 from .problem import Conv2dProblem, Problem
 
-_C = torch._C
 _MEMO_LIMIT = 4096
+_C = torch._C
 _EXACT = frozenset((Tensor, torch.nn.Parameter))
+_compiling = torch.compiler.is_compiling
 _profiling = torch.autograd._profiler_enabled
 _dispatch_modes = _C._len_torch_dispatch_stack
 _function_mode = _C._is_torch_function_mode_enabled
@@ -26,42 +28,62 @@ _autocast = _C._is_any_autocast_enabled
 _tracing = _C._get_tracing_state
 _get_threads = torch.get_num_threads
 _deterministic = _C._get_deterministic_algorithms
-_precision = _C._get_fp32_precision_getter
-_keys = _C._dispatch_keys
+_strided = torch.strided
 
 
-def _plain_keysets() -> frozenset[int]:
-    """Dispatch keysets of CPU tensors that are nothing but strided memory, made outside and inside inference mode."""
+def _memory_keysets() -> frozenset[int]:
+    """Dispatch keysets of CPU tensors that are nothing but strided memory, made inside and outside inference mode."""
     key, keyset = _C.DispatchKey, _C.DispatchKeySet
     inference = keyset(key.CPU) | keyset(key.AutocastCPU)
     ordinary = inference | keyset(key.AutogradCPU) | keyset(key.ADInplaceOrView)
     return frozenset((inference.raw_repr(), ordinary.raw_repr()))
 
 
-PLAIN_KEYSETS = _plain_keysets()
-
-
-def unobserved() -> bool:
-    """Whether no mode, transform, autocast, profiler or tracer wants to see the ops of this thread."""
-    return not (
-        _dispatch_modes()
-        or _function_mode()
-        or _transforms()
-        or forward_ad._current_level >= 0
-        or _autocast()
-        or _profiling()
-        or _tracing() is not None
-    )
+_MEMORY_KEYSETS = _memory_keysets()
 
 
 def plain(tensor) -> bool:
-    """Whether the tensor is exactly a Tensor or Parameter of ordinary memory."""
-    return type(tensor) in _EXACT and _keys(tensor).raw_repr() in PLAIN_KEYSETS
+    """Whether it is exactly a Tensor or Parameter of ordinary CPU memory. (A conj bit needs a complex dtype, which no
+    remembered call has.)"""
+    return (
+        type(tensor) in _EXACT
+        and tensor.is_cpu
+        and tensor.layout is _strided
+        and not tensor.is_neg()
+        and not tensor._is_zerotensor()
+    )
 
 
-def exact(*values) -> bool:
-    """Whether every value is an integer, a word or a pair of integers: 1, True and 1.0 are one key of a dict."""
-    for value in values:
+def reaches_plain_backward(grad_output) -> bool:
+    """Whether a backward that nothing records or observes may call plans on this gradient; batched gradients are wrappers
+    of which only the dispatch keys tell."""
+    return (
+        not torch.is_grad_enabled()
+        and eager(grad_output)
+        and _C._dispatch_keys(grad_output).raw_repr() in _MEMORY_KEYSETS
+    )
+
+
+def eager(input, weight=None, bias=None) -> bool:
+    """Whether a call on these tensors may take the short way."""
+    return (
+        not _compiling()
+        and not _dispatch_modes()
+        and not _function_mode()
+        and not _transforms()
+        and forward_ad._current_level < 0
+        and not _autocast()
+        and not _profiling()
+        and _tracing() is None
+        and plain(input)
+        and (weight is None or plain(weight))
+        and (bias is None or plain(bias))
+    )
+
+
+def exact(first, second=1, third=1) -> bool:
+    """Whether each is an integer, a word, None or a pair of integers; for a dict, 1, True and 1.0 are one key."""
+    for value in (first, second, third):
         kind = type(value)
         if kind is tuple:
             if len(value) != 2 or type(value[0]) is not int or type(value[1]) is not int:
@@ -72,8 +94,9 @@ def exact(*values) -> bool:
 
 
 def surroundings() -> tuple:
-    """What beside the arguments decides which plan runs."""
-    return dispatch.local_request(), _get_threads(), _deterministic(), _precision("mkldnn", "conv")
+    """What beside the arguments decides which plan runs. The precision asked for does not: every CPU kernel is of the ieee
+    tier, which serves them all."""
+    return local.request, _get_threads(), _deterministic()
 
 
 class Entry:
@@ -100,9 +123,7 @@ class Entry:
 _memo: dict[tuple, Entry] = {}
 
 
-def recall(key: tuple) -> Entry | None:
-    """The entry of a kind of call that was seen before."""
-    return _memo.get(key)
+recall = _memo.get  # the entry of a kind of call that was seen before, or None
 
 
 def remember(key: tuple, problem: Problem, request: str) -> Entry:

@@ -6,17 +6,11 @@ gradients are theirs; else it calls the plans of the forward call's backend, in 
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
 from torch.autograd import Function
 
 from .dispatch import gradient_request
-from .eager import Entry, plain, unobserved
+from .eager import Entry, reaches_plain_backward
 from .ops import OPS
-
-
-def _unseen(grad_output: Tensor) -> bool:
-    return not torch.is_grad_enabled() and plain(grad_output) and unobserved()
 
 
 def _conv_geometry(entry: Entry) -> tuple:
@@ -35,7 +29,7 @@ class Conv2d(Function):
     def backward(ctx, grad_output):
         (input, weight), entry, needs = ctx.saved_tensors, ctx.entry, ctx.needs_input_grad
         by_input = by_weight = None
-        if _unseen(grad_output):
+        if reaches_plain_backward(grad_output):
             if needs[0]:
                 by_input = entry.other("conv2d_grad_input")(grad_output, weight)
             if needs[1]:
@@ -63,7 +57,7 @@ class ConvTranspose2d(Function):
     def backward(ctx, grad_output):
         (input, weight), entry, needs = ctx.saved_tensors, ctx.entry, ctx.needs_input_grad
         by_input = by_weight = None
-        if _unseen(grad_output):
+        if reaches_plain_backward(grad_output):
             if needs[0]:
                 by_input = entry.other("conv2d")(grad_output, weight, None)
             if needs[1]:
@@ -101,7 +95,7 @@ class MaxPool2d(Function):
         if grad_output is None:
             return None, None
         (indices,), entry = ctx.saved_tensors, ctx.entry
-        if _unseen(grad_output):
+        if reaches_plain_backward(grad_output):
             return entry.other("max_pool2d_scatter")(grad_output, indices), None
         p = entry.problem
         rest = (p.dh, p.dw), p.ceil, _adaptive_size(entry), gradient_request(entry.request)
@@ -118,9 +112,18 @@ class AvgPool2d(Function):
     @staticmethod
     def backward(ctx, grad_output):
         entry = ctx.entry
-        if _unseen(grad_output):
+        if reaches_plain_backward(grad_output):
             return entry.other("avg_pool2d_grad_input")(grad_output), None
         p = entry.problem
         rest = p.ceil, p.include_pad, p.divisor or None, _adaptive_size(entry), gradient_request(entry.request)
         geometry = (*_pool_geometry(entry), *rest)
         return OPS["avg_pool2d_grad_input"](grad_output, (p.ih, p.iw), *geometry), None
+
+
+def _apply(function: type[Function]):
+    """``function.apply`` without its search for functorch levels and dead wrappers, which an eager call has not."""
+    return super(Function, function).apply
+
+
+conv2d, conv_transpose2d = _apply(Conv2d), _apply(ConvTranspose2d)
+max_pool2d, avg_pool2d = _apply(MaxPool2d), _apply(AvgPool2d)

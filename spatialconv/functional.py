@@ -14,15 +14,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from . import dispatch
-from .dispatch import Explanation, requested
-from .eager import exact, plain, recall, remember, surroundings, unobserved
-from .eager_autograd import AvgPool2d, Conv2d, ConvTranspose2d, MaxPool2d
+from . import eager_autograd as recorded
+from .dispatch import requested
+from .eager import eager, exact, recall, remember, surroundings
 from .errors import argument_error
 from .ops import OPS, arguments
 from .ops.autocast import cast
 from .problem import Problem
-from .shapes import integer, output_layout, pair
+from .shapes import integer, pair
 
 Size = int | Sequence[int]
 _compiling = torch.compiler.is_compiling
@@ -59,26 +58,42 @@ def conv2d(
         TypeError, RuntimeError: as torch does, before any kernel runs. ValueError: unknown backend.
         BackendUnavailableError, UnsupportedProblemError: the request cannot be met.
     """
-    if not _compiling() and unobserved() and plain(input) and plain(weight) and (bias is None or plain(bias)):
+    if (
+        eager(input, weight, bias)
+        and exact(stride, padding, dilation)
+        and type(groups) is int
+        and input.dim() == 4
+    ):
         key = (
-            input.shape, input.stride(), weight.shape, weight.stride(), None if bias is None else (bias.shape, bias.dtype),
-            stride, padding, dilation, groups, input.dtype, weight.dtype, backend, surroundings(),
-        ) if exact(stride, padding, dilation, groups) else None  # fmt: skip
-        entry = None if key is None else recall(key)
-        if entry is None and input.dim() == 4 and not input.is_complex():
+            input.shape, input.stride(), weight.shape, weight.stride(), input.dtype, weight.dtype,
+            None if bias is None else (bias.shape, bias.dtype), stride, padding, dilation, groups, backend, surroundings(),
+        )  # fmt: skip
+        entry = recall(key)
+        if entry is None and not input.is_complex():
             problem = _conv2d_problem(input, weight, bias, *_conv2d_geometry(weight, stride, padding, dilation, groups))
-            entry = remember(key, problem, requested(backend)) if key else None
+            entry = remember(key, problem, requested(backend))
         if entry is not None:
             if _grad() and (input.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)):
-                return Conv2d.apply(input, weight, bias, entry)
+                return recorded.conv2d(input, weight, bias, entry)
             return entry.plan(input, weight, bias)
     _check_tensor("conv2d", "input", input)
     _check_tensor("conv2d", "weight", weight)
     if input.dim() == 3:
         return conv2d(input.unsqueeze(0), weight, bias, stride, padding, dilation, groups, backend=backend).squeeze(0)
     _check_batched("conv2d", input)
-    geometry = _conv2d_geometry(weight, stride, padding, dilation, groups)
+    geometry = _untraced(_conv2d_geometry, weight, stride, padding, dilation, groups)
     return OPS["conv2d"](input, weight, bias, *geometry, requested(backend))
+
+
+def _untraced(function: Callable, *values):
+    """The function's result, with sizes as integers also where torch.jit.trace would make tensors of them."""
+    if torch.compiler.is_compiling() or (state := torch._C._get_tracing_state()) is None:
+        return function(*values)
+    torch._C._set_tracing_state(None)
+    try:
+        return function(*values)
+    finally:
+        torch._C._set_tracing_state(state)
 
 
 def _check_tensor(op: str, name: str, value) -> None:
@@ -156,28 +171,29 @@ def conv_transpose2d(
     for argument, value in (("input", input), ("weight", weight)):
         _check_tensor(name, argument, value)
     if input.dim() == 3:
-        options = (stride, padding, output_padding, groups, dilation)
-        return conv_transpose2d(input.unsqueeze(0), weight, bias, *options, backend=backend).squeeze(0)
-    fast = not _compiling() and unobserved() and plain(input) and plain(weight) and (bias is None or plain(bias))
-    if not fast and torch.is_autocast_enabled(input.device.type):
-        dtype = torch.get_autocast_dtype(input.device.type)
-        input, weight, bias = (cast(value, input.device.type, dtype) for value in (input, weight, bias))
-    key = None
-    if fast and not input.is_complex() and exact(stride, padding, output_padding, dilation, groups):
+        unbatched = conv_transpose2d(
+            input.unsqueeze(0), weight, bias, stride, padding, output_padding, groups, dilation, backend=backend
+        )
+        return unbatched.squeeze(0)
+    options = (stride, padding, output_padding, groups, dilation)
+    if eager(input, weight, bias) and not input.is_complex() and all(map(exact, options)):
         key = (
-            name, input.shape, input.stride(), weight.shape, weight.stride(),
-            None if bias is None else (bias.shape, bias.dtype), stride, padding, output_padding, dilation, groups,
-            input.dtype, weight.dtype, backend, surroundings(),
+            name, input.shape, input.stride(), weight.shape, weight.stride(), input.dtype, weight.dtype,
+            None if bias is None else (bias.shape, bias.dtype), options, backend, surroundings(),
         )  # fmt: skip
         entry = recall(key)
         if entry is None:
-            size, *geometry = _transposed_geometry(input, weight, bias, stride, padding, output_padding, groups, dilation)
+            size, *geometry = _transposed_geometry(input, weight, bias, *options)
             entry = remember(key, _transposed_problem(input, weight, size, *geometry), requested(backend))
         if _grad() and (input.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)):
-            return ConvTranspose2d.apply(input, weight, bias, entry)
+            return recorded.conv_transpose2d(input, weight, bias, entry)
         output = entry.plan(input, weight)
         return output if bias is None else output.add_(bias.reshape(1, -1, 1, 1))
-    size, *geometry = _transposed_geometry(input, weight, bias, stride, padding, output_padding, groups, dilation)
+    device = input.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        input, weight, bias = (cast(value, device, dtype) for value in (input, weight, bias))
+    size, *geometry = _untraced(_transposed_geometry, input, weight, bias, *options)
     output = OPS["conv2d_grad_input"](input, weight, size, *geometry, requested(backend))
     return output if bias is None else output + bias.reshape(1, -1, 1, 1)
 
@@ -264,8 +280,8 @@ def max_pool2d(
     Raises:
         As ``conv2d``.
     """
-    geometry = _pool_geometry("max_pool2d", kernel_size, stride, padding, dilation, ceil_mode)
-    return _max_pool2d("max_pool2d", input, geometry, [], return_indices, backend)
+    given = (kernel_size, stride, padding, dilation, ceil_mode)
+    return _max_pool2d("max_pool2d", input, given, return_indices, backend)
 
 
 def adaptive_max_pool2d(
@@ -285,9 +301,7 @@ def adaptive_max_pool2d(
     Raises:
         As ``conv2d``.
     """
-    _check_tensor("adaptive_max_pool2d", "input", input)
-    size = _adaptive_size("adaptive_max_pool2d", input, output_size)
-    return _max_pool2d("adaptive_max_pool2d", input, _ONES, size, return_indices, backend)
+    return _max_pool2d("adaptive_max_pool2d", input, (output_size,), return_indices, backend)
 
 
 def avg_pool2d(
@@ -317,10 +331,8 @@ def avg_pool2d(
     Raises:
         As ``conv2d``.
     """
-    kernel, step, edge, _, ceil = _pool_geometry("avg_pool2d", kernel_size, stride, padding, 1, ceil_mode)
-    if divisor_override is not None:
-        divisor_override = integer("avg_pool2d", "divisor_override", divisor_override)
-    return _avg_pool2d("avg_pool2d", input, (kernel, step, edge, ceil, count_include_pad, divisor_override), [], backend)
+    given = (kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+    return _avg_pool2d("avg_pool2d", input, given, backend)
 
 
 def adaptive_avg_pool2d(input: Tensor, output_size, *, backend: str | None = None) -> Tensor:
@@ -337,77 +349,93 @@ def adaptive_avg_pool2d(input: Tensor, output_size, *, backend: str | None = Non
     Raises:
         As ``conv2d``.
     """
-    _check_tensor("adaptive_avg_pool2d", "input", input)
-    size = _adaptive_size("adaptive_avg_pool2d", input, output_size)
-    return _avg_pool2d("adaptive_avg_pool2d", input, (*_ONES[:3], False, True, None), size, backend)
+    return _avg_pool2d("adaptive_avg_pool2d", input, (output_size,), backend)
 
 
-_ONES = ((1, 1), (1, 1), (0, 0), (1, 1), False)
+def _max_pool2d(op: str, input, given: tuple, return_indices: bool, backend: str | None):
+    """Both max poolings; ``given`` are the caller's arguments that say which windows."""
+    if eager(input) and input.dim() == 4 and all(map(_exact_or_flag, given)):
+        record = _grad() and input.requires_grad
+        indices = bool(return_indices or record)
+        key = (op, input.shape, input.stride(), input.dtype, given, indices, backend, surroundings())
+        entry = recall(key)
+        if entry is None:
+            windows = _max_windows(op, input, given)
+            shape = arguments.check_pool2d("max_pool2d", input, *windows)
+            problem = arguments.pool2d_problem("max_pool2d", input.shape, shape[2:], *windows, input, indices=indices)
+            entry = remember(key, problem, requested(backend))
+        values, positions = recorded.max_pool2d(input, entry) if record else entry.plan(input)
+        return (values, positions) if return_indices else values
+    _check_tensor(op, "input", input)
+    if input.dim() == 3:
+        pooled = _max_pool2d(op, input.unsqueeze(0), given, return_indices, backend)
+        return tuple(part.squeeze(0) for part in pooled) if return_indices else pooled.squeeze(0)
+    _check_batched(op, input)
+    values, positions = OPS["max_pool2d"](input, *_untraced(_max_windows, op, input, given), requested(backend))
+    return (values, positions) if return_indices else values
+
+
+def _avg_pool2d(op: str, input, given: tuple, backend: str | None) -> Tensor:
+    """Both average poolings; ``given`` are the caller's arguments that say which windows and divisor."""
+    if eager(input) and input.dim() == 4 and all(map(_exact_or_flag, given)):
+        key = (op, input.shape, input.stride(), input.dtype, given, backend, surroundings())
+        entry = recall(key)
+        if entry is None and not input.is_complex():
+            kernel, step, edge, ceil, include_pad, divisor, size = _avg_windows(op, input, given)
+            windows = (kernel, step, edge, (1, 1), ceil, size)
+            shape = arguments.check_pool2d("avg_pool2d", input, *windows)
+            problem = arguments.pool2d_problem(
+                "avg_pool2d", input.shape, shape[2:], *windows, input, include_pad=include_pad, divisor=divisor
+            )
+            entry = remember(key, problem, requested(backend))
+        if entry is not None:
+            return recorded.avg_pool2d(input, entry) if _grad() and input.requires_grad else entry.plan(input)
+    _check_tensor(op, "input", input)
+    if input.dim() == 3:
+        return _avg_pool2d(op, input.unsqueeze(0), given, backend).squeeze(0)
+    _check_batched(op, input)
+    return OPS["avg_pool2d"](input, *_untraced(_avg_windows, op, input, given), requested(backend))
+
+
+def _exact_or_flag(value) -> bool:
+    return type(value) is bool or exact(value)
+
+
+_ONE_BY_ONE = ((1, 1), (1, 1), (0, 0))
+
+
+def _max_windows(op: str, input: Tensor, given: tuple) -> tuple:
+    """kernel_size, stride, padding, dilation, ceil_mode and adaptive_size, as the op takes them."""
+    if op == "adaptive_max_pool2d":
+        return (*_ONE_BY_ONE, (1, 1), False, _adaptive_size(op, input, *given))
+    kernel_size, stride, padding, dilation, ceil_mode = given
+    return (*_windows(op, kernel_size, stride, padding), pair(op, "dilation", dilation), bool(ceil_mode), [])
+
+
+def _avg_windows(op: str, input: Tensor, given: tuple) -> tuple:
+    """kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override and adaptive_size."""
+    if op == "adaptive_avg_pool2d":
+        return (*_ONE_BY_ONE, False, True, None, _adaptive_size(op, input, *given))
+    kernel_size, stride, padding, ceil_mode, count_include_pad, divisor = given
+    divisor = arguments.check_divisor(op, None if divisor is None else integer(op, "divisor_override", divisor))
+    return (*_windows(op, kernel_size, stride, padding), bool(ceil_mode), bool(count_include_pad), divisor, [])
+
+
+def _windows(op: str, kernel_size, stride, padding) -> tuple:
+    kernel = pair(op, "kernel_size", kernel_size)
+    step = kernel if stride is None or (isinstance(stride, (list, tuple)) and len(stride) == 0) else stride
+    return kernel, pair(op, "stride", step), pair(op, "padding", padding)
 
 
 def _adaptive_size(op: str, input: Tensor, output_size) -> list[int]:
+    """Rows and columns asked for; None stands for the input's own."""
     if output_size is None or isinstance(output_size, (list, tuple)):
         sizes = [None, None] if output_size is None else list(output_size)
         if len(sizes) != 2:
             raise argument_error(op, "output_size", "one integer or two", sizes)
     else:
         sizes = [output_size, output_size]
-    if input.dim() not in (3, 4):
-        _check_batched(op, input)
     return [
         input.shape[axis] if size is None else integer(op, "output_size", size)
         for axis, size in zip((-2, -1), sizes, strict=True)
     ]
-
-
-def _pool_geometry(op: str, kernel_size, stride, padding, dilation, ceil_mode) -> tuple:
-    kernel = pair(op, "kernel_size", kernel_size)
-    step = kernel if stride is None or (isinstance(stride, (list, tuple)) and len(stride) == 0) else stride
-    return kernel, pair(op, "stride", step), pair(op, "padding", padding), pair(op, "dilation", dilation), bool(ceil_mode)
-
-
-def _max_pool2d(op: str, input, geometry: tuple, size: list[int], return_indices: bool, backend: str | None):
-    _check_tensor(op, "input", input)
-    if input.dim() == 3:
-        pooled = _max_pool2d(op, input.unsqueeze(0), geometry, size, return_indices, backend)
-        return tuple(part.squeeze(0) for part in pooled) if return_indices else pooled.squeeze(0)
-    _check_batched(op, input)
-    if not _compiling() and unobserved() and plain(input):
-        recorded = _grad() and input.requires_grad
-        indices = bool(return_indices or recorded)
-        key = (op, input.shape, input.stride(), geometry, *size, input.dtype, indices, backend, surroundings())
-        entry = recall(key)
-        if entry is None:
-            shape = arguments.check_pool2d("max_pool2d", input, *geometry, size)
-            problem = arguments.pool2d_problem(
-                "max_pool2d", input.shape, shape[2:], *geometry, size, input, indices=indices
-            )
-            entry = remember(key, problem, requested(backend))
-        values, positions = MaxPool2d.apply(input, entry) if recorded else entry.plan(input)
-    else:
-        values, positions = OPS["max_pool2d"](input, *geometry, size, requested(backend))
-    return (values, positions) if return_indices else values
-
-
-def _avg_pool2d(op: str, input, geometry: tuple, size: list[int], backend: str | None) -> Tensor:
-    _check_tensor(op, "input", input)
-    if input.dim() == 3:
-        return _avg_pool2d(op, input.unsqueeze(0), geometry, size, backend).squeeze(0)
-    _check_batched(op, input)
-    if _compiling() or not unobserved() or not plain(input) or input.is_complex():
-        return OPS["avg_pool2d"](input, *geometry, size, requested(backend))
-    key = (op, input.shape, input.stride(), geometry, *size, input.dtype, backend, surroundings())
-    entry = recall(key)
-    if entry is None:
-        kernel, step, edge, ceil, include_pad, divisor = geometry
-        if divisor == 0:
-            raise argument_error(op, "divisor_override", "an integer other than 0", divisor)
-        windows = (kernel, step, edge, (1, 1), ceil, size)
-        shape = arguments.check_pool2d("avg_pool2d", input, *windows)
-        problem = arguments.pool2d_problem(
-            "avg_pool2d", input.shape, shape[2:], *windows, input, include_pad=include_pad, divisor=divisor
-        )
-        entry = remember(key, problem, requested(backend))
-    if _grad() and input.requires_grad:
-        return AvgPool2d.apply(input, entry)
-    return entry.plan(input)

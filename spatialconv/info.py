@@ -1,4 +1,4 @@
-"""What a bug report needs: versions, build facts, instruction sets, threads, backends and reasons, environment variables."""
+"""What a bug report needs: versions, build facts, instruction sets, threads, backends, environment variables."""
 
 from __future__ import annotations
 
@@ -65,7 +65,10 @@ def collect() -> dict[str, dict[str, str]]:
             "CUDA": f"torch built for {cuda}, {torch.cuda.device_count()} devices" if cuda else "torch built without",
             "fp32 precision of convolution": torch.backends.mkldnn.conv.fp32_precision,
         },
-        "extension": {"instruction set in use": level or "none", **{name: _text(value) for name, value in build.items()}},
+        "extension": {
+            "instruction set in use": level or "none",
+            **{name: _text(value) for name, value in build.items()},
+        },
         "backends": {},
         "environment": {},
         "measured choices": {"file": f"{tuned.path()} ({'present' if tuned.path().is_file() else 'absent'})"},

@@ -69,6 +69,11 @@ def run(layer, input):
     return [entry.detach() for entry in outputs], list(gradients)
 
 
+def steps(tensor):
+    """The strides that place an element: those of the dimensions longer than one."""
+    return [stride for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1]
+
+
 def assert_same(mine, theirs):
     torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-11)
 
@@ -83,7 +88,7 @@ def test_outputs_and_gradients(case, layout):
         input = input.to(memory_format=torch.channels_last)
     expected, got = run(theirs, input), run(mine, input)
     assert_same(got, expected)
-    assert [entry.stride() for entry in got[0]] == [entry.stride() for entry in expected[0]]
+    assert [steps(entry) for entry in got[0]] == [steps(entry) for entry in expected[0]]
 
 
 @pytest.mark.parametrize("case", CASES, ids=name_of)

@@ -81,7 +81,7 @@ __attribute__((noinline)) void shared_block(const compute_t<Storage>* plane, int
   SC_UNROLL
   for (int ih = 0; ih < kSharedRows + kTaps - 1; ++ih) {
     const C* p = plane + ih * pitch;
-    SC_UNROLL
+    _Pragma("GCC unroll 1")
     for (int kw = 0; kw < kTaps; ++kw) {
       vec<C> x[kVectors];
       SC_UNROLL
@@ -94,7 +94,6 @@ __attribute__((noinline)) void shared_block(const compute_t<Storage>* plane, int
         SC_UNROLL
         for (int j = 0; j < kVectors; ++j) sum[r][j] = fma(x[j], w, sum[r][j]);
       }
-      asm volatile("" ::: "memory");
     }
   }
   SC_UNROLL

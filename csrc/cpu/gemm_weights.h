@@ -82,19 +82,26 @@ void pack_filter_rows(const Correlation& c, const Storage* w, int64_t rows, comp
   if (taps == 1 && c.weight_dest == 1 && c.weight_source != 1) {
     return transpose_spilling(to, pitch, w + tap_offset(c, 0), c.weight_source, channels, rows);
   }
-  for (int64_t row = 0; row < rows; ++row, w += c.weight_dest, to += pitch) {
-    if (taps_are_dense(c)) {
-      const Storage* from = w + tap_offset(c, 0);
-      if (c.weight_source == taps) {
-        copy_spilling(to, from, channels * taps);
+  const bool dense = taps_are_dense(c);
+  if (dense && c.weight_source == taps) {
+    for (int64_t row = 0; row < rows; ++row) {
+      copy_spilling(to + row * pitch, w + tap_offset(c, 0) + row * c.weight_dest, channels * taps);
+    }
+    return;
+  }
+  // Channel by channel, since here the rows of one channel are the closer neighbours.
+  for (int64_t k = 0; k < channels; ++k, w += c.weight_source, to += taps) {
+    for (int64_t row = 0; row < rows; ++row) {
+      const Storage* from = w + row * c.weight_dest;
+      compute_t<Storage>* out = to + row * pitch;
+      if (dense) {
+        copy_spilling(out, from + tap_offset(c, 0), taps);
         continue;
       }
-      for (int64_t k = 0; k < channels; ++k) copy_spilling(to + k * taps, from + k * c.weight_source, taps);
-      continue;
-    }
-    for (int64_t tap = 0; tap < taps; ++tap) {
-      const Storage* from = w + tap_offset(c, tap);
-      for (int64_t k = 0; k < channels; ++k) to[k * taps + tap] = widen(from[k * c.weight_source]);
+      const Storage* line = from + c.h.kernel_first * c.weight_h + c.w.kernel_first * c.weight_w;
+      for (int64_t h = 0; h < c.h.taps; ++h, line += c.h.kernel_step * c.weight_h) {
+        for (int64_t x = 0; x < c.w.taps; ++x) *out++ = widen(line[x * c.w.kernel_step * c.weight_w]);
+      }
     }
   }
 }

@@ -53,6 +53,18 @@ int32_t for_each_slab(int64_t tasks, int64_t threads, const Body& body) {
 template <class Compute>
 using lane_int = std::conditional_t<sizeof(Compute) == 4, int32_t, int64_t>;
 
+// The first n values, n less than a vector. Out of line where a partial load is not one instruction, to keep kernels small.
+template <class Storage>
+#if defined(__AVX512F__)
+SC_INLINE
+#else
+__attribute__((noinline))
+#endif
+    vec<compute_t<Storage>>
+    load_tail(const Storage* p, int64_t n) {
+  return load_n(p, n);
+}
+
 // The row functions below write up to one vector past the end of their destination, which the caller provides.
 template <class Compute>
 constexpr int64_t kSlack = 2 * kLanes<Compute>;

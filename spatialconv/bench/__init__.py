@@ -1,1 +1,1 @@
-"""Benchmarks that can be believed: suites of real layers, peers, interleaved timing, a correctness gate, a measured roofline."""
+"""Benchmarks that can be believed: real layers, peers, interleaved timing, a correctness gate, a measured roofline."""

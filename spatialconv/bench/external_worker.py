@@ -1,7 +1,7 @@
-"""Runs one ONNX layer in a process of its own, a block of calls whenever the parent asks, so two thread pools never compete.
+"""Runs one ONNX layer in a process of its own, a block of calls whenever the parent asks: thread pools never compete.
 
-Started as ``python external_worker.py <runtime> <threads>``; reads a JSON command a line and answers with one. Stands alone:
-it imports nothing of the package.
+Started as ``python external_worker.py <runtime> <threads>``; reads a JSON command a line and answers with one. It imports
+nothing of the package.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class Verdict:
-    """``error`` is the worst error as a multiple of the allowed one; ``reason`` says what is wrong, None where nothing is."""
+    """``error`` is the worst error as a multiple of the allowed one; ``reason`` says what is wrong, or is None."""
 
     error: float
     reason: str | None = None
@@ -142,7 +142,9 @@ def judge(problem: Problem, result: object, right: Truth, tier: str = "ieee", ch
     allowed = right.magnitude * share + tolerance.absolute(problem.dtype)
     excess = (wide - right.values).abs() / allowed
     worst = float(excess.nan_to_num(nan=float("inf")).max()) if excess.numel() else 0.0
-    return Verdict(worst, None if worst <= 1.0 else f"error {worst:.3g} times the allowed one; {_where(wide, right.values)}")
+    return Verdict(
+        worst, None if worst <= 1.0 else f"error {worst:.3g} times the allowed one; {_where(wide, right.values)}"
+    )
 
 
 def _where(got: torch.Tensor, expected: torch.Tensor) -> str:

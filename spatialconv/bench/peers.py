@@ -1,7 +1,7 @@
 """What is timed: our call, and the peers that it is measured against, each as a callable of a problem's operands.
 
-Forward passes go through the public functions on both sides, as a user calls them. Backward passes call the kernel that a
-gradient is computed by: our plan, and the aten operator with the mask bit of that one gradient.
+Forward passes go through the public functions on both sides, as a user calls them. Backward passes call the kernel that
+computes a gradient: our plan, and the aten operator with the mask bit of that one gradient.
 """
 
 from __future__ import annotations
@@ -152,6 +152,8 @@ def refuse(peer: str, cell: Cell) -> str | None:
         return f"{peer} is measured on the CPU in f32"
     if problem.layout != "nchw":
         return f"{peer} takes NCHW tensors"
-    if cell.transposed or (isinstance(problem, Pool2dProblem) and (problem.adaptive or problem.divisor or problem.indices)):
+    if cell.transposed or (
+        isinstance(problem, Pool2dProblem) and (problem.adaptive or problem.divisor or problem.indices)
+    ):
         return f"{peer} has no model of this layer here"
     return None

@@ -121,7 +121,7 @@ def compare(old_rows: Iterable[dict], new_rows: Iterable[dict]) -> list[Change]:
 
 
 def geometric_means(rows: Iterable[dict], peer: str) -> dict[tuple[str, str, str, str], tuple[float, int]]:
-    """Per (backend, layout, pass, class) and per class 'all': the geometric mean of the ratio, and of how many layers."""
+    """Per (backend, layout, pass, class), also class 'all': geometric mean of the ratio, and of how many layers."""
     logs: dict[tuple[str, str, str, str], list[float]] = {}
     for row in rows:
         value = row.get("peers", {}).get(peer, {}).get("ratio")
@@ -140,7 +140,8 @@ def network_ratios(rows: Iterable[dict], peer: str) -> dict[tuple[str, str, str,
     for row in rows:
         for suite, count in row["suites"].items():
             total = sums.setdefault(
-                (suite, row["backend"], row["layout"], row["pass"]), {"ours": 0.0, "peer": 0.0, "layers": 0, "missing": 0}
+                (suite, row["backend"], row["layout"], row["pass"]),
+                {"ours": 0.0, "peer": 0.0, "layers": 0, "missing": 0},
             )
             found = row.get("peers", {}).get(peer, {})
             if row["status"] != "ok" or found.get("ratio") is None:

@@ -1,7 +1,7 @@
 """What this machine can do at best, measured in the run: the highest arithmetic rate and the bandwidth of copying.
 
-The peak of arithmetic is that of torch's fastest large matrix product of the same element type: a stand-in for a loop of
-bare multiply-adds that every BLAS comes close to. Bandwidth is measured for working sets of several sizes.
+The peak of arithmetic is that of torch's fastest matrix product of the same element type: a stand-in for a loop of bare
+multiply-adds that every BLAS comes close to. Bandwidth is measured for working sets of several sizes.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from .timing import cache_size, quiet
 MARGIN = 1.5
 # Multiplications saved by the strongest algorithm that a kernel of this name uses: Winograd F(4x4, 3x3).
 WINOGRAD_SAVING = 4.0
-_SIDES = {"f64": 768, "f32": 1024, "bf16": 1024, "f16": 1024}
+# Products short enough that some run uninterrupted on a busy machine.
+_SIDE = 512
 
 
 @dataclass(frozen=True)
 class Roofline:
-    """``flops``: operations a second by dtype; ``copy``: (bytes of the working set, bytes read and written a second)."""
+    """``flops``: operations a second by dtype; ``copy``: (bytes of the working set, bytes moved a second) by size."""
 
     flops: dict[str, float]
     copy: tuple[tuple[int, float], ...]
@@ -33,7 +34,7 @@ class Roofline:
     device: str
 
     def as_dict(self) -> dict:
-        return {**asdict(self), "flops_measured_as": "best of torch matrix products of the dtype"}
+        return {**asdict(self), "flops_measured_as": "best of torch's matrix products of the dtype"}
 
     def bandwidth(self, working_set: int) -> float:
         """Bytes a second where so many bytes are passed through in turn: that of the next smaller set measured."""
@@ -51,6 +52,13 @@ class Roofline:
         saving = WINOGRAD_SAVING if winograd else 1.0
         traffic = problem.compulsory_bytes / max(rate for _, rate in self.copy)
         return max(self._work(problem) / saving, traffic) / MARGIN
+
+    def raised(self, other: Roofline) -> Roofline:
+        """The higher of each peak of two measurements: what interrupts a measurement only ever lowers it."""
+        flops = {dtype: max(rate, other.flops.get(dtype, 0.0)) for dtype, rate in self.flops.items()}
+        rates = dict(other.copy)
+        copy = tuple((size, max(rate, rates.get(size, 0.0))) for size, rate in self.copy)
+        return Roofline(flops, copy, self.threads, self.device)
 
     def _work(self, problem: Problem) -> float:
         if not isinstance(problem, Conv2dProblem):
@@ -85,27 +93,45 @@ def _wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def _best(call, calls: int, device: str, seconds: float) -> float:
+def _best(call, calls: int, device: str, seconds: float, now=time.perf_counter) -> float:
     call()
     best, until = float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < until:
         _wait(device)
-        start = time.perf_counter()
+        start = now()
         for _ in range(calls):
             call()
         _wait(device)
-        best = min(best, (time.perf_counter() - start) / calls)
+        best = min(best, (now() - start) / calls)
     return best
 
 
 def _matmul(dtype: str, device: str, seconds: float) -> float:
-    side = _SIDES[dtype] if device == "cpu" else 8192
+    """Operations a second of all threads together, or of one by CPU time times their number, where that is more: on a busy
+    machine threads wait for each other, and the peak must not look lower than it is."""
+    side = _SIDE if device == "cpu" else 8192
     left, right = (torch.randn(side, side, device=device).to(DTYPES[dtype]) for _ in range(2))
     out = torch.empty_like(left)
-    return 2.0 * side**3 / _best(lambda: torch.mm(left, right, out=out), 1, device, seconds)
+    threads = torch.get_num_threads()
+
+    def product() -> None:
+        torch.mm(left, right, out=out)
+
+    work = 2.0 * side**3
+    together = work / _best(product, 1, device, seconds / 2)
+    if device != "cpu" or threads == 1:
+        return together
+    torch.set_num_threads(1)
+    try:
+        return max(together, threads * work / _best(product, 1, device, seconds / 2, time.process_time))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _copy(working_set: int, device: str, seconds: float) -> float:
     half = max(working_set // 2, 4096)
-    source, target = torch.zeros(half, dtype=torch.uint8, device=device), torch.zeros(half, dtype=torch.uint8, device=device)
+    source, target = (
+        torch.zeros(half, dtype=torch.uint8, device=device),
+        torch.zeros(half, dtype=torch.uint8, device=device),
+    )
     return 2.0 * half / _best(lambda: target.copy_(source), max(1, 2**20 // half), device, seconds)

@@ -103,7 +103,7 @@ def pass_names(words: Iterable[str]) -> list[str]:
 
 
 def cells(layer: Layer, passes: Iterable[str], indices: bool = False) -> list[Cell]:
-    """The problems of a layer's passes; with ``indices`` max pooling returns indices forward, as training needs them."""
+    """The problems of a layer's passes; with ``indices`` max pooling also returns indices, as training needs them."""
     found = []
     for name in passes:
         problem = _pass_problem(layer, name, indices)

@@ -57,7 +57,9 @@ def layers_table(rows: Sequence[dict], backend: str, dtype: str, layout: str, pe
     """One line a layer: for each pass our time, the ratio to the peer with bounds, and the share of the roofline."""
     mine = [row for row in rows if (row["backend"], row["dtype"], row["layout"]) == (backend, dtype, layout)]
     passes = [name for name in PASSES if any(row["pass"] == name for row in mine)]
-    table = Table(title=f"{backend}, {dtype} {layout}: {peer} time / ours (above 1: we are faster)", title_justify="left")
+    table = Table(
+        title=f"{backend}, {dtype} {layout}: {peer} time / ours (above 1: we are faster)", title_justify="left"
+    )
     table.add_column("layer", overflow="fold")
     table.add_column("kernel", style="dim")
     for name in passes:
@@ -76,7 +78,9 @@ def layers_table(rows: Sequence[dict], backend: str, dtype: str, layout: str, pe
 
 def means_table(rows: Sequence[dict], peers: Iterable[str]) -> Table:
     """Geometric means of the ratio by class, and whole networks, per backend, layout, pass and peer."""
-    table = Table(title="summary: peer time / ours, geometric mean over layers; networks: times summed", title_justify="left")
+    table = Table(
+        title="summary: peer time / ours, geometric mean over layers; networks: times summed", title_justify="left"
+    )
     columns: dict[tuple[str, str, str], None] = {}
     lines: dict[tuple[str, str], dict[tuple[str, str, str], str]] = {}
     for peer in peers:
@@ -89,7 +93,9 @@ def means_table(rows: Sequence[dict], peers: Iterable[str]) -> Table:
                 continue
             columns[backend, layout, pass_name] = None
             lacking = f" ({total['missing']} missing)" if total["missing"] else ""
-            lines.setdefault((f"network {suite}", peer), {})[backend, layout, pass_name] = f"{total['ratio']:.2f}x{lacking}"
+            lines.setdefault((f"network {suite}", peer), {})[backend, layout, pass_name] = (
+                f"{total['ratio']:.2f}x{lacking}"
+            )
     table.add_column("class (layers)")
     table.add_column("peer", style="dim")
     for backend, layout, pass_name in columns:
@@ -118,7 +124,10 @@ def problems_text(rows: Sequence[dict]) -> Text:
             reasons[f"{row['problem'].split()[0]}: {row['note']}"] = reasons.get(row["note"], 0) + 1
     for reason, count in reasons.items():
         text.append(f"note: {reason} ({count} rows)\n" if count > 1 else f"note: {reason}\n", style="dim")
-    noisy = sum(row["status"] == "ok" and row["clock"] == "wall" and row["ours"]["clean"] < row["ours"]["samples"] for row in rows)
+    noisy = sum(
+        row["status"] == "ok" and row["clock"] == "wall" and row["ours"]["clean"] < row["ours"]["samples"]
+        for row in rows
+    )
     if noisy:
         text.append(f"~ {noisy} rows: other processes interrupted so many rounds that interrupted ones are counted\n")
     return text
@@ -135,13 +144,17 @@ def report(rows: Sequence[dict], peers: Sequence[str]) -> Group:
 
 def changes_table(changes: Sequence[Change]) -> Table:
     """What became slower or faster beyond both runs' bounds, relative to the peer."""
-    table = Table(title="against the older run (ratio to the peer; only where the bounds do not overlap)", title_justify="left")
+    table = Table(
+        title="against the older run (ratio to the peer; only where the bounds do not overlap)", title_justify="left"
+    )
     for name in ("verdict", "row", "peer", "before", "now"):
         table.add_column(name, overflow="fold")
     for change in sorted(changes, key=lambda one: one.verdict, reverse=True):
         if change.verdict != "same":
             style = "red" if change.verdict == "slower" else "green"
-            before, now = (ratio_text(entry["ratio"], entry["low"], entry["high"]) for entry in (change.old, change.new))
+            before, now = (
+                ratio_text(entry["ratio"], entry["low"], entry["high"]) for entry in (change.old, change.new)
+            )
             key = " | ".join(change.key.split(" | ")[:2])
             table.add_row(Text(change.verdict, style=style), key, change.peer, before, now)
     same = sum(change.verdict == "same" for change in changes)

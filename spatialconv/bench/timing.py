@@ -1,6 +1,6 @@
 """Interleaved timing: every round times a block of calls of each variant, so all of them see the same machine.
 
-A block is long enough for the clock. With one thread the process's CPU time is read, which other processes cannot inflate;
+A block is long enough for the clock. With one thread the process's CPU time is read, to which other processes do not add;
 otherwise wall time, and a round in which a thread was pushed off its core is left out where enough others remain.
 """
 
@@ -67,7 +67,9 @@ def cache_size(level: int = 2) -> int:
     usual = {1: 32 * 2**10, 2: 2 * 2**20, 3: 32 * 2**20}[level]
     for index in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
         try:
-            if (index / "level").read_text().strip() == str(level) and (index / "type").read_text().strip() != "Instruction":
+            if (index / "level").read_text().strip() == str(level) and (
+                index / "type"
+            ).read_text().strip() != "Instruction":
                 text = (index / "size").read_text().strip()
                 return int(text.rstrip("KM")) * {"K": 2**10, "M": 2**20}.get(text[-1], 1)
         except (OSError, ValueError):
@@ -83,9 +85,9 @@ def _flush_buffer() -> torch.Tensor:
 class Rotation:
     """Copies of the operands, handed out in turn to all variants that share them.
 
-    'rotate': together larger than all private caches, so a call finds its operands as cold as in a network that has run
-    through its other layers; 'hot': one copy; 'flush': one copy, and a buffer larger than every cache is written before a
-    block of one call.
+    'rotate': together larger than all private caches, so a call finds its operands as cold as in a network that ran its
+    other layers meanwhile; 'hot': one copy; 'flush': one copy, and a buffer larger than every cache is written before
+    each block, which is one call.
     """
 
     def __init__(self, operands: Operands, cache_state: str) -> None:
@@ -148,7 +150,6 @@ class LocalVariant:
 def quiet():
     """No garbage collection and no autograd while the clock runs."""
     collecting = gc.isenabled()
-    gc.collect()
     gc.disable()
     try:
         with torch.no_grad():
@@ -167,7 +168,8 @@ def interleave(
 ) -> list[list[Sample]]:
     """Samples of every variant, one of each a round, in alternating order, for about ``budget`` seconds.
 
-    Blocks hold as many calls as make them long enough for the clock; ``single`` keeps them at one call.
+    Blocks hold as many calls as make them long enough for the clock; ``single`` keeps them at one call. Where too few
+    rounds are undisturbed it goes on for up to three times the budget.
     """
     with quiet():
         calls = []
@@ -176,21 +178,37 @@ def interleave(
             seconds = min(variant.sample(1).seconds for _ in range(2))
             calls.append(1 if single else min(max(1, round(BLOCK_SECONDS / max(seconds, 1e-7) + 0.5)), 512))
         samples: list[list[Sample]] = [[] for _ in variants]
-        start = time.perf_counter()
+        start, clean = time.perf_counter(), 0
         order = list(range(len(variants)))
-        while len(samples[0]) < most:
-            if len(samples[0]) >= least and time.perf_counter() - start > budget:
-                break
+        while True:
             for index in order:
                 samples[index].append(variants[index].sample(calls[index]))
             order.reverse()
-        return samples
+            clean += all(row[-1].clean for row in samples)
+            rounds, spent = len(samples[0]), time.perf_counter() - start
+            enough = rounds >= most or (rounds >= least and spent > budget)
+            if enough and (clean >= LEAST_CLEAN or spent > 3 * budget):
+                return samples
 
 
-def rounds_used(samples: Sequence[Sequence[Sample]]) -> list[int]:
-    """The rounds in which no variant was interrupted; all rounds where too few are left."""
-    clean = [index for index, row in enumerate(zip(*samples, strict=True)) if all(sample.clean for sample in row)]
-    return clean if len(clean) >= LEAST_CLEAN else list(range(len(samples[0])))
+@dataclass(frozen=True)
+class Used:
+    """Which rounds count for each variant; ``paired`` where they are the same, so that what all saw cancels."""
+
+    rounds: list[list[int]]
+    paired: bool
+
+
+def rounds_used(samples: Sequence[Sequence[Sample]]) -> Used:
+    """The rounds in which no variant was interrupted; where those are too few, each variant's own; else all."""
+    every = range(len(samples[0]))
+    clean = [index for index in every if all(row[index].clean for row in samples)]
+    if len(clean) >= LEAST_CLEAN:
+        return Used([clean] * len(samples), True)
+    own = [[index for index in every if row[index].clean] for row in samples]
+    if min(map(len, own)) >= LEAST_CLEAN:
+        return Used(own, False)
+    return Used([list(every)] * len(samples), True)
 
 
 def summarise(samples: Sequence[Sample], rounds: Sequence[int]) -> Measured:
@@ -201,12 +219,15 @@ def summarise(samples: Sequence[Sample], rounds: Sequence[int]) -> Measured:
     return Measured(float(median), float(lower), float(upper), len(rounds), clean)
 
 
-def ratio(ours: Sequence[Sample], peer: Sequence[Sample], rounds: Sequence[int]) -> Ratio:
-    """Median of the peer over ours with a percentile bootstrap over rounds, so that what both saw cancels."""
-    pairs = np.array([(peer[index].seconds, ours[index].seconds) for index in rounds])
+def ratio(
+    ours: Sequence[Sample], peer: Sequence[Sample], our_rounds: Sequence[int], peer_rounds: Sequence[int], paired: bool
+) -> Ratio:
+    """Median of the peer over median of ours, with a percentile bootstrap; over rounds where they are paired."""
+    mine = np.array([ours[index].seconds for index in our_rounds])
+    theirs = np.array([peer[index].seconds for index in peer_rounds])
     generator = np.random.default_rng(0)
-    drawn = pairs[generator.integers(0, len(pairs), (2000, len(pairs)))]
-    medians = np.median(drawn, axis=1)
-    low, high = np.percentile(medians[:, 0] / medians[:, 1], ((1 - CONFIDENCE) * 50, (1 + CONFIDENCE) * 50))
-    middle = np.median(pairs, axis=0)
-    return Ratio(float(middle[0] / middle[1]), float(low), float(high))
+    drawn = generator.integers(0, len(mine), (2000, len(mine)))
+    drawn_peer = drawn if paired else generator.integers(0, len(theirs), (2000, len(theirs)))
+    ratios = np.median(theirs[drawn_peer], axis=1) / np.median(mine[drawn], axis=1)
+    low, high = np.percentile(ratios, ((1 - CONFIDENCE) * 50, (1 + CONFIDENCE) * 50))
+    return Ratio(float(np.median(theirs) / np.median(mine)), float(low), float(high))

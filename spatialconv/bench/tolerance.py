@@ -20,7 +20,7 @@ def relative(dtype: str, tier: str = "ieee", reduction: int = 1) -> float:
     """The allowed error of one element, as a share of its sum of absolute products.
 
     ``dtype`` is the tensors' ('f32', 'f64', 'bf16', 'f16'; 16-bit sums run in float32), ``tier`` the precision of the
-    products ('ieee', 'tf32', 'bf16'; it concerns 32-bit and narrower tensors), ``reduction`` how many products are summed.
+    products ('ieee', 'tf32', 'bf16'; float64 has ieee only), ``reduction`` how many products are summed.
     """
     summed = ROUNDOFF["f64" if dtype == "f64" else "f32"] * (8.0 + 2.0 * math.sqrt(max(reduction, 1)))
     stored = 2.0 * ROUNDOFF[dtype] if dtype in ("f16", "bf16") else 0.0

@@ -1,4 +1,4 @@
-"""Measures the kernels that take a problem against the one the table would choose, and keeps a winner that surely wins."""
+"""Measures the kernels that take a problem against the one that the table chooses; keeps one that surely wins."""
 
 from __future__ import annotations
 
@@ -62,11 +62,12 @@ def tune_problem(problem: Problem, budget: float, clock: str, cache: str = "rota
         winner = next(iter(variants), names[0])
         return Tuned(problem, key, names[0], winner, None, {}, wrong)
     samples = dict(zip(variants, timing.interleave(list(variants.values()), budget, 9), strict=True))
-    rounds = timing.rounds_used(list(samples.values()))
-    seconds = {name: timing.summarise(entry, rounds).median for name, entry in samples.items()}
+    used = timing.rounds_used(list(samples.values()))
+    rounds = dict(zip(samples, used.rounds, strict=True))
+    seconds = {name: timing.summarise(entry, rounds[name]).median for name, entry in samples.items()}
     default = next(iter(variants))
     fastest = min(seconds, key=seconds.__getitem__)
-    gain = timing.ratio(samples[fastest], samples[default], rounds)
+    gain = timing.ratio(samples[fastest], samples[default], rounds[fastest], rounds[default], used.paired)
     winner = fastest if gain.low > LEAST_GAIN else default
     return Tuned(problem, key, names[0], winner, gain if winner == fastest else None, seconds, wrong)
 
@@ -78,5 +79,5 @@ def tune(problems: Iterable[Problem], budget: float, clock: str) -> Iterator[Tun
 
 
 def choices(found: Iterable[Tuned]) -> dict[str, str]:
-    """What is worth keeping: the problems whose choice changed; problems back at the table's choice lose their entry."""
+    """What is worth keeping: the problems whose choice changed."""
     return {one.key: one.winner for one in found if one.changed}

@@ -20,7 +20,13 @@ def run(settings: runner.Settings, works, json_path: Path, plot_path: Path, resu
     store = results.Store(json_path, head, resume)
     _show_machine(console, head)
     bench = runner.Bench(settings, limits)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     # Refreshed between rows only: a thread that draws would disturb what is timed.
     with Progress(*columns, console=console, auto_refresh=False) as progress:
         task = progress.add_task("", total=len(works))
@@ -32,6 +38,8 @@ def run(settings: runner.Settings, works, json_path: Path, plot_path: Path, resu
             progress.advance(task)
         progress.update(task, description="done".ljust(58))
         progress.refresh()
+    store.head["roofline"] = bench.limits.as_dict()
+    store.write()
     keys = {work.key for work in works}
     rows = [row for key, row in store.rows.items() if key in keys]
     console.print(table.report(rows, settings.peers))
@@ -49,7 +57,9 @@ def _show_machine(console: Console, head: dict) -> None:
     peak, copy = head["roofline"]["flops"], head["roofline"]["copy"]
     settings = head["settings"]
     rates = ", ".join(f"{dtype} {rate / 1e9:.0f} GFLOP/s" for dtype, rate in peak.items())
-    console.print(f"{head['machine']['cpu']}; torch {head['versions']['torch']}; spatialconv {head['versions']['spatialconv']}")
+    console.print(
+        f"{head['machine']['cpu']}; torch {head['versions']['torch']}; spatialconv {head['versions']['spatialconv']}"
+    )
     console.print(f"peak (best matrix product of torch): {rates}; copying {copy[-1][1] / 1e9:.1f} GB/s from memory")
     console.print(
         f"threads {settings['threads']}, clock {settings['clock']}, caches {settings['cache']}, "

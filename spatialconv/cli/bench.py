@@ -1,5 +1,6 @@
 """``spatialconv bench``."""
 
+# ruff: noqa: B008 - typer reads options from argument defaults
 from __future__ import annotations
 
 from pathlib import Path
@@ -42,7 +43,9 @@ def bench(
     json_path: Path = typer.Option(Path("spatialconv-bench/results.json"), "--json", help="Where results are written."),
     plot: Path | None = typer.Option(None, help="Where the picture is written; beside the JSON file by default."),
     budget: float = typer.Option(0.2, min=0.0, help="Seconds of timing a row."),
-    cache: str = typer.Option("rotate", help="State of the caches: rotate (operands differ from call to call), hot, flush."),
+    cache: str = typer.Option(
+        "rotate", help="State of the caches: rotate (operands differ from call to call), hot, flush."
+    ),
     clock: str = typer.Option("auto", help="wall, cpu, or auto: CPU time with one thread, else wall time."),
     filter: str = typer.Option("", help="Only problems whose printed form or class contains this."),
     indices: bool = typer.Option(False, help="Max pooling returns indices forward, as training needs them."),

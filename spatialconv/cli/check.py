@@ -1,5 +1,6 @@
 """``spatialconv check``."""
 
+# ruff: noqa: B008 - typer reads options from argument defaults
 from __future__ import annotations
 
 import typer

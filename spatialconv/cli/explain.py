@@ -16,7 +16,9 @@ Examples:
 
 def explain(
     problem: str = typer.Argument(help="A problem as logs, errors and benchmark rows print it."),
-    backend: str | None = typer.Option(None, help="A backend, or one kernel as 'backend:kernel'; as backend= in a call."),
+    backend: str | None = typer.Option(
+        None, help="A backend, or one kernel as 'backend:kernel'; as backend= in a call."
+    ),
     threads: int | None = typer.Option(None, min=1, help="As with torch.set_num_threads."),
 ) -> None:
     import torch

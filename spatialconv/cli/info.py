@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-HELP = """Print versions, build facts, instruction sets, backends and reasons, and environment variables: for bug reports.
+HELP = """Print versions, build facts, instruction sets, backends and environment variables: for bug reports.
 
 Examples:
 

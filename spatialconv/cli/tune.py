@@ -1,12 +1,13 @@
 """``spatialconv tune``."""
 
+# ruff: noqa: B008 - typer reads options from argument defaults
 from __future__ import annotations
 
 import typer
 
 HELP = """Measure this machine and remember which kernel is fastest for each problem.
 
-For every layer of a suite (or every problem given) the kernels that take it run interleaved on the same operands. One that
+For every layer of a suite (or every problem given) the kernels that take it run interleaved on the same operands. What
 surely beats the built-in choice, and is right, is written to a table in your cache folder, which 'auto' then follows.
 
 Examples:
@@ -59,11 +60,15 @@ def tune(
     console = Console()
     clock = pick_clock("auto", torch.get_num_threads())
     found = list(track(tuning.tune(wanted, budget, clock), "tuning", len(wanted), console=console, update_period=1.0))
-    table = Table("problem", "built-in choice", "kept", "gain", title=f"{torch.get_num_threads()} threads", title_justify="left")
+    table = Table(
+        "problem", "built-in choice", "kept", "gain", title=f"{torch.get_num_threads()} threads", title_justify="left"
+    )
     for one in found:
         if one.changed:
             times = f"{seconds(one.seconds[one.default])} " if one.default in one.seconds else ""
-            gain = ratio_text(one.gain.value, one.gain.low, one.gain.high) if one.gain else "the built-in choice is wrong"
+            gain = (
+                ratio_text(one.gain.value, one.gain.low, one.gain.high) if one.gain else "the built-in choice is wrong"
+            )
             table.add_row(str(one.problem), f"{times}{one.default}", one.winner, gain)
         for name, reason in one.wrong.items():
             console.print(f"[red]wrong: {name} on {one.problem}: {reason}[/red]")

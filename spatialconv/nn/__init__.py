@@ -1,8 +1,8 @@
 """torch.nn's convolution and pooling layers on spatialconv, and what turns a whole model to them."""
 
-from .convert import ConversionReport, ConversionRow, conversion_report, convert
+from .conversion import ConversionReport, ConversionRow, conversion_report, convert
 from .layers import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, Conv2d, ConvTranspose2d, MaxPool2d
-from .prepack import prepack
+from .packing import prepack
 
 __all__ = [
     "AdaptiveAvgPool2d",

@@ -226,6 +226,13 @@ def pool2d_output_size(op, input_shape, kernel_size, stride, padding, dilation, 
     return tuple(sizes)
 
 
+def check_divisor(op: str, divisor: int | None) -> int | None:
+    """The divisor itself, which is not 0."""
+    if divisor is not None:
+        require(divisor != 0, lambda: argument_error(op, "divisor_override", "an integer other than 0", divisor))
+    return divisor
+
+
 def _empty_input(op: str, shape) -> Exception:
     return argument_error(op, "input", "no empty dimension but the batch", tuple(shape))
 

@@ -178,19 +178,11 @@ def _(input, indices, kernel_size, stride, padding, dilation, ceil_mode, adaptiv
     return result
 
 
-def _check_average(name, divisor_override):
-    if divisor_override is not None:
-        check.require(
-            divisor_override != 0,
-            lambda: check.argument_error(name, "divisor_override", "an integer other than 0", divisor_override),
-        )
-
-
 @problem("avg_pool2d")
 def _(input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override, adaptive_size, backend):
     geometry = (kernel_size, stride, padding, (1, 1), ceil_mode, adaptive_size)
     shape = check.check_pool2d("avg_pool2d", input, *geometry)
-    _check_average("avg_pool2d", divisor_override)
+    check.check_divisor("avg_pool2d", divisor_override)
     what = check.pool2d_problem(
         "avg_pool2d", input.shape, shape[2:], *geometry, input, include_pad=count_include_pad, divisor=divisor_override
     )
@@ -201,7 +193,7 @@ def _(input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor
 def _(input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override, adaptive_size, backend):
     geometry = (kernel_size, stride, padding, (1, 1), ceil_mode, adaptive_size)
     shape = check.check_pool2d("avg_pool2d", input, *geometry)
-    _check_average("avg_pool2d", divisor_override)
+    check.check_divisor("avg_pool2d", divisor_override)
     return _empty(shape, input, output_layout(input))
 
 
@@ -213,7 +205,7 @@ def _(
     name, geometry = "avg_pool2d_grad_input", (kernel_size, stride, padding, (1, 1), ceil_mode, adaptive_size)
     check.check_tensors(name, grad_output=grad_output)
     shape = check.check_pool2d_adjoint(name, grad_output, input_size, *geometry)
-    _check_average(name, divisor_override)
+    check.check_divisor(name, divisor_override)
     what = check.pool2d_problem(
         name, shape, grad_output.shape[2:], *geometry, grad_output,
         include_pad=count_include_pad, divisor=divisor_override,
@@ -229,5 +221,5 @@ def _(
     name, geometry = "avg_pool2d_grad_input", (kernel_size, stride, padding, (1, 1), ceil_mode, adaptive_size)
     check.check_tensors(name, grad_output=grad_output)
     shape = check.check_pool2d_adjoint(name, grad_output, input_size, *geometry)
-    _check_average(name, divisor_override)
+    check.check_divisor(name, divisor_override)
     return _empty(shape, grad_output, output_layout(grad_output))

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from ... import threads
 from ...problem import Conv2dProblem, Pool2dProblem, Problem
-from ...shapes import dense, memory_format
+from ...shapes import dense
 from ..base import (
-    DTYPES,
     Context,
     Kernel,
     Plan,
@@ -64,6 +63,13 @@ def pool_struct(problem: Pool2dProblem) -> structs.Pool2d:
     )
 
 
+def in_layout(tensor: Tensor, layout: str) -> Tensor:
+    """The tensor itself where it is dense in the layout, else a copy; cheaper than asking ``contiguous`` first."""
+    if tensor.is_contiguous() if layout == "nchw" else tensor.is_contiguous(memory_format=_CHANNELS_LAST):
+        return tensor
+    return dense(tensor, layout)
+
+
 class ExtensionKernel(Kernel):
     """A compiled kernel; subclasses bind it to a kind of problem."""
 
@@ -98,15 +104,14 @@ class ConvKernel(ExtensionKernel):
         return getattr(self, f"_{problem.op}")(problem, context, run, plain, channels_last)
 
     def _conv2d(self, problem, context, run, plain, channels_last) -> Plan:
-        shape, dtype, layout = problem.output_shape, DTYPES[problem.dtype], memory_format(problem.layout)
+        shape, layout = problem.output_shape, problem.layout
+        steps = strides(shape, layout)
         plain_address, last_address = ctypes.addressof(plain), ctypes.addressof(channels_last)
         packed = int(context.prepacked)
-        empty = torch.empty
 
         def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None, _keep=(plain, channels_last)) -> Tensor:
             address = plain_address
-            if not input.is_contiguous(memory_format=layout):
-                input = dense(input, problem.layout)
+            input = in_layout(input, layout)
             if not packed and not weight.is_contiguous():
                 if weight.is_contiguous(memory_format=_CHANNELS_LAST):
                     address = last_address
@@ -114,7 +119,7 @@ class ConvKernel(ExtensionKernel):
                     weight = weight.contiguous()
             if bias is not None and not bias.is_contiguous():
                 bias = bias.contiguous()
-            output = empty(shape, dtype=dtype, memory_format=layout)
+            output = input.new_empty_strided(shape, steps)
             run(
                 address, input.data_ptr(), weight.data_ptr(), output.data_ptr(),
                 0 if bias is None else bias.data_ptr(), packed,
@@ -124,7 +129,8 @@ class ConvKernel(ExtensionKernel):
         return conv2d
 
     def _conv2d_grad_input(self, problem, context, run, plain, channels_last) -> Plan:
-        shape, dtype, layout = problem.input_shape, DTYPES[problem.dtype], memory_format(problem.layout)
+        shape, layout = problem.input_shape, problem.layout
+        steps = strides(shape, layout)
         plain_address, last_address = ctypes.addressof(plain), ctypes.addressof(channels_last)
 
         def conv2d_grad_input(grad_output: Tensor, weight: Tensor, _keep=(plain, channels_last)) -> Tensor:
@@ -134,21 +140,22 @@ class ConvKernel(ExtensionKernel):
                     address = last_address
                 else:
                     weight = weight.contiguous()
-            grad_output = dense(grad_output, problem.layout)
-            grad_input = torch.empty(shape, dtype=dtype, memory_format=layout)
+            grad_output = in_layout(grad_output, layout)
+            grad_input = grad_output.new_empty_strided(shape, steps)
             run(address, grad_input.data_ptr(), weight.data_ptr(), grad_output.data_ptr(), 0, 0)
             return grad_input
 
         return conv2d_grad_input
 
     def _conv2d_grad_weight(self, problem, context, run, plain, channels_last) -> Plan:
-        shape, dtype, layout = problem.weight_shape, DTYPES[problem.dtype], memory_format(problem.layout)
+        shape, layout = problem.weight_shape, problem.layout
+        steps = strides(shape, layout)
         struct = channels_last if problem.layout == "nhwc" else plain
         address = ctypes.addressof(struct)
 
         def conv2d_grad_weight(grad_output: Tensor, input: Tensor, _keep=struct) -> Tensor:
-            grad_output, input = dense(grad_output, problem.layout), dense(input, problem.layout)
-            grad_weight = torch.empty(shape, dtype=dtype, memory_format=layout)
+            grad_output, input = in_layout(grad_output, layout), in_layout(input, layout)
+            grad_weight = input.new_empty_strided(shape, steps)
             run(address, input.data_ptr(), grad_weight.data_ptr(), grad_output.data_ptr(), 0, 0)
             return grad_weight
 
@@ -214,59 +221,64 @@ class PoolKernel(ExtensionKernel):
         return getattr(self, f"_{problem.op}")(problem, run, struct, address)
 
     def _max_pool2d(self, problem, run, struct, address) -> Plan:
-        shape, dtype, layout = problem.output_shape, DTYPES[problem.dtype], memory_format(problem.layout)
+        shape, layout = problem.output_shape, problem.layout
+        steps = strides(shape, layout)
 
         def max_pool2d(input: Tensor, _keep=struct) -> tuple[Tensor, Tensor | None]:
-            input = dense(input, problem.layout)
-            values = torch.empty(shape, dtype=dtype, memory_format=layout)
+            input = in_layout(input, layout)
+            values = input.new_empty_strided(shape, steps)
             if not problem.indices:
                 run(address, input.data_ptr(), 0, values.data_ptr(), 0, 0)
                 return values, None
-            indices = torch.empty(shape, dtype=torch.int64, memory_format=layout)
+            indices = torch.empty_strided(shape, steps, dtype=torch.int64)
             run(address, input.data_ptr(), 0, values.data_ptr(), indices.data_ptr(), 0)
             return values, indices
 
         return max_pool2d
 
     def _max_pool2d_scatter(self, problem, run, struct, address) -> Plan:
-        shape, dtype, layout = problem.input_shape, DTYPES[problem.dtype], memory_format(problem.layout)
+        shape, layout = problem.input_shape, problem.layout
+        steps = strides(shape, layout)
 
         def max_pool2d_scatter(grad_output: Tensor, indices: Tensor, _keep=struct) -> Tensor:
-            grad_output, indices = dense(grad_output, problem.layout), dense(indices, problem.layout)
-            grad_input = torch.empty(shape, dtype=dtype, memory_format=layout)
+            grad_output, indices = in_layout(grad_output, layout), in_layout(indices, layout)
+            grad_input = grad_output.new_empty_strided(shape, steps)
             run(address, grad_input.data_ptr(), 0, grad_output.data_ptr(), indices.data_ptr(), 0)
             return grad_input
 
         return max_pool2d_scatter
 
     def _max_pool2d_gather(self, problem, run, struct, address) -> Plan:
-        shape, dtype, layout = problem.output_shape, DTYPES[problem.dtype], memory_format(problem.layout)
+        shape, layout = problem.output_shape, problem.layout
+        steps = strides(shape, layout)
 
         def max_pool2d_gather(input: Tensor, indices: Tensor, _keep=struct) -> Tensor:
-            input, indices = dense(input, problem.layout), dense(indices, problem.layout)
-            output = torch.empty(shape, dtype=dtype, memory_format=layout)
+            input, indices = in_layout(input, layout), in_layout(indices, layout)
+            output = input.new_empty_strided(shape, steps)
             run(address, input.data_ptr(), 0, output.data_ptr(), indices.data_ptr(), 0)
             return output
 
         return max_pool2d_gather
 
     def _avg_pool2d(self, problem, run, struct, address) -> Plan:
-        shape, dtype, layout = problem.output_shape, DTYPES[problem.dtype], memory_format(problem.layout)
+        shape, layout = problem.output_shape, problem.layout
+        steps = strides(shape, layout)
 
         def avg_pool2d(input: Tensor, _keep=struct) -> Tensor:
-            input = dense(input, problem.layout)
-            output = torch.empty(shape, dtype=dtype, memory_format=layout)
+            input = in_layout(input, layout)
+            output = input.new_empty_strided(shape, steps)
             run(address, input.data_ptr(), 0, output.data_ptr(), 0, 0)
             return output
 
         return avg_pool2d
 
     def _avg_pool2d_grad_input(self, problem, run, struct, address) -> Plan:
-        shape, dtype, layout = problem.input_shape, DTYPES[problem.dtype], memory_format(problem.layout)
+        shape, layout = problem.input_shape, problem.layout
+        steps = strides(shape, layout)
 
         def avg_pool2d_grad_input(grad_output: Tensor, _keep=struct) -> Tensor:
-            grad_output = dense(grad_output, problem.layout)
-            grad_input = torch.empty(shape, dtype=dtype, memory_format=layout)
+            grad_output = in_layout(grad_output, layout)
+            grad_input = grad_output.new_empty_strided(shape, steps)
             run(address, grad_input.data_ptr(), 0, grad_output.data_ptr(), 0, 0)
             return grad_input
 

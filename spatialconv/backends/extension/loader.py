@@ -28,14 +28,14 @@ def build_info() -> dict[str, Any]:
     try:
         return json.loads(Path(__file__).with_name("_build.json").read_text())
     except FileNotFoundError:
-        return {"built": False, "reason": "this copy of spatialconv was never installed (pip install .)"}
+        return {"built": False, "reason": f"this copy of spatialconv, {Path(__file__).parents[2]}, was never installed"}
 
 
 @functools.cache
 def _load() -> ModuleType | str:
     info = build_info()
     if not info["built"]:
-        return f"The compiled part is missing: {info['reason']}. Then install spatialconv again."
+        return f"The compiled part is missing: {info['reason']}. Mend that, then install spatialconv again."
     try:
         module = importlib.import_module("._C", __package__)
     except ImportError as error:

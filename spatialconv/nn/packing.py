@@ -9,12 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..backends.base import DTYPE_NAMES
-from ..dispatch import choose, current_context, precision, requested
-from ..eager import plain, unobserved
+from ..dispatch import choose, current_context, requested
+from ..eager import eager, exact, surroundings
 from ..functional import conv2d
-from ..problem import Conv2dProblem
-from ..shapes import output_layout, pair
+from ..ops.arguments import conv2d_problem
+from ..shapes import pair
 from .layers import Conv2d
 
 _LIMIT = 16
@@ -69,13 +68,13 @@ class PackedConv2d:
 
     def run(self, layer: Conv2d, input: Tensor) -> Tensor | None:
         """The layer's output, or None where the layer must take its ordinary way."""
-        if torch.compiler.is_compiling() or torch.is_grad_enabled() or layer.training:
+        if torch.is_grad_enabled() or layer.training:
             return None
         parameters = layer._parameters
         if "weight" not in parameters or "bias" not in parameters:
             return None
         weight, bias = parameters["weight"], parameters["bias"]
-        if not (unobserved() and plain(input) and plain(weight) and (bias is None or plain(bias))):
+        if not eager(input, weight, bias):
             return None
         if weight is not self._weight:
             self.clear()
@@ -85,47 +84,43 @@ class PackedConv2d:
         else:
             padding = (0, 0)
             input = F.pad(input, layer._reversed_padding_repeated_twice, mode=layer.padding_mode)
-        request = requested(layer.backend)
-        device = input.device
+        geometry = (layer.stride, padding, layer.dilation, layer.groups)
+        if not all(map(exact, geometry)):
+            return None
         key = (
-            input.shape, input.stride(), input.dtype, device, layer.stride, padding, layer.dilation, layer.groups,
-            bias is None, request, torch.get_num_threads(), precision(device.type),
-            torch.are_deterministic_algorithms_enabled(),
+            input.shape, input.stride(), input.dtype, input.device, geometry,
+            None if bias is None else (bias.shape, bias.dtype), layer.backend, surroundings(),
         )  # fmt: skip
         try:
             run = self._runs[key]
         except KeyError:
-            return self._first(layer, input, padding, key, request)
-        except TypeError:
-            return None  # an attribute was set to a list, which has no hash
+            return self._first(layer, input, geometry, key)
         return None if run is None else run(input, bias)
 
-    def _first(self, layer: Conv2d, input: Tensor, padding, key: tuple, request: str) -> Tensor:
+    def _first(self, layer: Conv2d, input: Tensor, geometry: tuple, key: tuple) -> Tensor:
         """An ordinary call, which checks the arguments and tells the output's size; then the plan of those to come."""
-        output = conv2d(
-            input, layer.weight, layer.bias, layer.stride, padding, layer.dilation, layer.groups, backend=request
-        )
+        output = conv2d(input, layer.weight, layer.bias, *geometry, backend=layer.backend)
         if len(self._runs) >= _LIMIT:
             self._runs.clear()
             self._stored.clear()
-        self._runs[key] = self._plan(layer, input, padding, output, request) if input.dim() == 4 else None
+        self._runs[key] = self._plan(layer, input, geometry, output) if input.dim() == 4 else None
         return output
 
-    def _plan(self, layer: Conv2d, input: Tensor, padding, output: Tensor, request: str) -> _Run | None:
-        weight = layer.weight
-        stride, dilation = pair("conv2d", "stride", layer.stride), pair("conv2d", "dilation", layer.dilation)
+    def _plan(self, layer: Conv2d, input: Tensor, geometry: tuple, output: Tensor) -> _Run | None:
+        weight, (stride, padding, dilation, groups) = layer.weight, geometry
+        stride, dilation = pair("conv2d", "stride", stride), pair("conv2d", "dilation", dilation)
         if padding == "same":
-            before = [spacing * (size - 1) // 2 for spacing, size in zip(dilation, weight.shape[2:], strict=True)]
+            padding = tuple(step * (size - 1) // 2 for step, size in zip(dilation, weight.shape[2:], strict=True))
         else:
-            before = (0, 0) if padding == "valid" else pair("conv2d", "padding", padding)
-        problem = Conv2dProblem(
-            "conv2d", *input.shape, *output.shape[1:], *weight.shape[2:], *stride, *before, *dilation, layer.groups,
-            layer.bias is not None, DTYPE_NAMES[input.dtype], output_layout(input, weight), input.device.type,
+            padding = (0, 0) if padding == "valid" else pair("conv2d", "padding", padding)
+        problem = conv2d_problem(
+            "conv2d", input.shape, weight.shape, output.shape, stride, padding, dilation, groups,
+            layer.bias is not None, input, weight,
         )  # fmt: skip
-        context = replace(current_context(problem.device), prepacked=True)
         if problem.empty:
             return None
-        kernel = choose(problem, request).kernel
+        context = replace(current_context(problem.device), prepacked=True)
+        kernel = choose(problem, requested(layer.backend)).kernel
         packed = None if kernel.refusals(problem, context) else kernel.packed_weight(problem, context, weight.detach())
         if packed is None:
             return None

@@ -1,0 +1,259 @@
+// Depthwise convolution in nhwc, forward and the gradient of the input: which taps a row has, where they point, and the work
+// split over rows and channel chunks.
+#pragma once
+#include "depthwise_pixel.h"
+
+namespace spatialconv {
+namespace SPATIALCONV_ISA {
+namespace {
+
+// Weights as [tap][of the several per input channel][input channel], the last padded to whole vectors.
+template <class Compute>
+struct TapWeights {
+  Compute* data;
+  int64_t per_input, padded;
+
+  const Compute* row(int64_t tap, int64_t j) const { return data + (tap * per_input + j) * padded; }
+};
+
+template <class Compute>
+int64_t tap_weights_size(const Conv2d& p) {
+  return p.kh * p.kw * (p.oc / p.ic) * round_up(p.ic, kLanes<Compute>);
+}
+
+template <class Storage>
+int32_t relay_weights(const Conv2d& p, const Buffers& buffers, const TapWeights<compute_t<Storage>>& to) {
+  constexpr int64_t kChunk = 256;
+  const Storage* weight = static_cast<const Storage*>(buffers.w);
+  return parallel_for(ceil_div(to.padded, kChunk), 8, [&](int64_t begin, int64_t end) {
+    for (int64_t ic = begin * kChunk; ic < smaller(end * kChunk, to.padded); ++ic) {
+      for (int64_t j = 0; j < to.per_input; ++j) {
+        const Storage* w = weight + (smaller(ic, p.ic - 1) * to.per_input + j) * p.w_stride[0];
+        compute_t<Storage>* out = to.data + j * to.padded + ic;
+        for (int64_t kh = 0; kh < p.kh; ++kh) {
+          for (int64_t kw = 0; kw < p.kw; ++kw, out += to.per_input * to.padded) {
+            *out = widen(w[kh * p.w_stride[2] + kw * p.w_stride[3]]);
+          }
+        }
+      }
+    }
+  });
+}
+
+// A task is one row of the written tensor and a chunk of the input channels.
+struct RowPlan {
+  int64_t rows, chunk, chunks, tasks;
+};
+
+template <class Compute>
+RowPlan row_plan(const Conv2d& p, int64_t rows, int64_t threads) {
+  RowPlan plan;
+  plan.rows = rows;
+  const int64_t shares = clamped(ceil_div(4 * positive_threads(threads), p.n * rows), 1, ceil_div(p.ic, 128));
+  plan.chunk = round_up(ceil_div(p.ic, shares), kLanes<Compute>);
+  plan.chunks = ceil_div(p.ic, plan.chunk);
+  plan.tasks = p.n * rows * plan.chunks;
+  return plan;
+}
+
+template <class Storage>
+struct PixelTables {
+  const Storage** source;
+  const compute_t<Storage>** weights;
+  Storage* zeros;
+  compute_t<Storage>* bias;
+  int64_t* taps;
+
+  static int64_t bytes(const Conv2d& p) {
+    const int64_t taps = p.kh * p.kw * (p.oc / p.ic);
+    return lines_of<Storage*>(taps * kPixelColumns) + lines_of<Storage*>(taps) + lines_of<Storage>(p.oc + 64) +
+           lines_of<compute_t<Storage>>(p.oc + 64) + lines_of<int64_t>(2 * (p.kh + p.kw));
+  }
+  PixelTables(const Conv2d& p, void* memory) {
+    const int64_t count = p.kh * p.kw * (p.oc / p.ic);
+    Carver carver{static_cast<char*>(memory)};
+    source = carver.take<const Storage*>(count * kPixelColumns);
+    weights = carver.take<const compute_t<Storage>*>(count);
+    zeros = carver.take<Storage>(p.oc + 64);
+    bias = carver.take<compute_t<Storage>>(p.oc + 64);
+    taps = carver.take<int64_t>(2 * (p.kh + p.kw));
+    std::memset(zeros, 0, static_cast<size_t>(p.oc + 64) * sizeof(Storage));
+  }
+};
+
+// Columns a register block takes, so that blocks of one row are about equally wide.
+inline int64_t block_columns(int64_t columns, Channels channels) {
+  if (channels != Channels::paired) return 1;
+  return ceil_div(columns, ceil_div(columns, kPixelColumns));
+}
+
+// One row forward. Taps above and below the input are left out; those beside it read zeros.
+template <class Storage, Channels kChannels>
+void forward_row(const Conv2d& p, const TapWeights<compute_t<Storage>>& weights, const PixelTables<Storage>& tables,
+                 const Storage* x, int64_t oh, int64_t channel, int64_t channels, int64_t j,
+                 const compute_t<Storage>* bias, Storage* out) {
+  const int64_t width = block_columns(p.ow, kChannels);
+  for (int64_t ow = 0; ow < p.ow; ow += width) {
+    const int64_t columns = smaller(width, p.ow - ow), left = ow * p.sw - p.pw;
+    const bool direct = kChannels == Channels::paired && left >= 0 && left + (columns - 1) * p.sw + (p.kw - 1) * p.dw < p.iw;
+    int64_t taps = 0;
+    for (int64_t kh = 0; kh < p.kh; ++kh) {
+      const int64_t ih = oh * p.sh - p.ph + kh * p.dh;
+      if (ih < 0 || ih >= p.ih) continue;
+      const Storage* row = x + ih * p.x_stride[2];
+      for (int64_t kw = 0; kw < p.kw; ++kw, ++taps) {
+        tables.weights[taps] = weights.row(kh * p.kw + kw, j) + channel;
+        const int64_t first = left + kw * p.dw;
+        if (direct) {
+          tables.source[taps] = row + first * p.x_stride[3];
+          continue;
+        }
+        for (int64_t i = 0; i < columns; ++i) {
+          const int64_t iw = first + i * p.sw;
+          tables.source[taps * columns + i] = iw >= 0 && iw < p.iw ? row + iw * p.x_stride[3] : tables.zeros;
+        }
+      }
+    }
+    const PixelBlock<Storage> block{tables.source,    tables.weights, taps, p.sw * p.x_stride[3],
+                                    channels,         p.oc / p.ic,    bias, out + ow * p.y_stride[3],
+                                    p.y_stride[3]};
+    if (direct) {
+      run_pixel_block<Storage, true, Channels::paired>(block, columns);
+    } else {
+      run_pixel_block<Storage, false, kChannels>(block, columns);
+    }
+  }
+}
+
+template <class Storage>
+int32_t depthwise_forward_nhwc(const Conv2d& p, const Buffers& buffers) {
+  using C = compute_t<Storage>;
+  const RowPlan plan = row_plan<C>(p, p.oh, buffers.threads);
+  const int64_t per_input = p.oc / p.ic;
+  const TapWeights<C> weights{static_cast<C*>(buffers.workspace), per_input, round_up(p.ic, kLanes<C>)};
+  if (const int32_t error = relay_weights<Storage>(p, buffers, weights)) return error;
+  char* slots = static_cast<char*>(buffers.workspace) + lines_of<C>(tap_weights_size<C>(p));
+  const int64_t slot = PixelTables<Storage>::bytes(p);
+  return for_each_slab(plan.tasks, buffers.threads, [&](int64_t slab, int64_t begin, int64_t end) {
+    const PixelTables<Storage> tables(p, slots + slab * slot);
+    const Storage* given_bias = static_cast<const Storage*>(buffers.aux);
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t channel = task % plan.chunks * plan.chunk;
+      const int64_t oh = task / plan.chunks % p.oh, n = task / plan.chunks / p.oh;
+      const int64_t channels = smaller(plan.chunk, p.ic - channel);
+      const Storage* x = static_cast<const Storage*>(buffers.x) + n * p.x_stride[0] + channel;
+      Storage* y = static_cast<Storage*>(buffers.y) + n * p.y_stride[0] + oh * p.y_stride[2] + channel * per_input;
+      for (int64_t j = 0; j < per_input; ++j) {
+        const C* bias = nullptr;
+        if (given_bias != nullptr) {
+          for (int64_t c = 0; c < channels; ++c) tables.bias[c] = widen(given_bias[(channel + c) * per_input + j]);
+          bias = tables.bias;
+        }
+        if (per_input == 1) {
+          forward_row<Storage, Channels::paired>(p, weights, tables, x, oh, channel, channels, 0, bias, y);
+        } else {
+          forward_row<Storage, Channels::scattered>(p, weights, tables, x, oh, channel, channels, j, bias, y + j);
+        }
+      }
+    }
+  });
+}
+
+// One row of the gradient of the input, gathered from the outputs that read it, one phase of the column stride at a time.
+template <class Storage, Channels kChannels>
+void grad_input_row(const Conv2d& p, const TapWeights<compute_t<Storage>>& weights, const PixelTables<Storage>& tables,
+                    const Storage* y, int64_t ih, int64_t channel, int64_t channels, Storage* out) {
+  const int64_t per_input = p.oc / p.ic;
+  int64_t* row_taps = tables.taps;
+  int64_t* column_taps = tables.taps + 2 * p.kh;
+  int64_t row_count = 0;
+  for (int64_t kh = 0; kh < p.kh; ++kh) {
+    const int64_t scaled = ih + p.ph - kh * p.dh;
+    if (scaled < 0 || scaled % p.sh != 0 || scaled / p.sh >= p.oh) continue;
+    row_taps[2 * row_count] = kh;
+    row_taps[2 * row_count++ + 1] = scaled / p.sh;
+  }
+  for (int64_t phase = 0; phase < p.sw; ++phase) {
+    int64_t column_count = 0;
+    for (int64_t kw = 0; kw < p.kw; ++kw) {
+      if (kw * p.dw % p.sw != phase) continue;
+      column_taps[2 * column_count] = kw;
+      column_taps[2 * column_count++ + 1] = kw * p.dw / p.sw;
+    }
+    // Column b of this phase is input column b * sw + phase - pw.
+    const int64_t first = p.pw > phase ? ceil_div(p.pw - phase, p.sw) : 0;
+    const int64_t beyond = p.iw - 1 + p.pw - phase < 0 ? 0 : (p.iw - 1 + p.pw - phase) / p.sw + 1;
+    if (beyond <= first) continue;
+    const int64_t width = block_columns(beyond - first, kChannels);
+    for (int64_t b = first; b < beyond; b += width) {
+      const int64_t columns = smaller(width, beyond - b);
+      bool direct = kChannels == Channels::paired;
+      for (int64_t k = 0; k < column_count; ++k) {
+        const int64_t ow = b - column_taps[2 * k + 1];
+        direct = direct && ow >= 0 && ow + columns <= p.ow;
+      }
+      int64_t taps = 0;
+      for (int64_t r = 0; r < row_count; ++r) {
+        const Storage* row = y + row_taps[2 * r + 1] * p.y_stride[2];
+        for (int64_t k = 0; k < column_count; ++k) {
+          const int64_t ow = b - column_taps[2 * k + 1];
+          for (int64_t j = 0; j < per_input; ++j, ++taps) {
+            tables.weights[taps] = weights.row(row_taps[2 * r] * p.kw + column_taps[2 * k], j) + channel;
+            if (direct) {
+              tables.source[taps] = row + ow * p.y_stride[3] + j;
+              continue;
+            }
+            for (int64_t i = 0; i < columns; ++i) {
+              const bool inside = ow + i >= 0 && ow + i < p.ow;
+              tables.source[taps * columns + i] = inside ? row + (ow + i) * p.y_stride[3] + j : tables.zeros;
+            }
+          }
+        }
+      }
+      Storage* to = out + (b * p.sw + phase - p.pw) * p.x_stride[3];
+      const PixelBlock<Storage> block{tables.source, tables.weights, taps, p.y_stride[3],         channels,
+                                      per_input,     nullptr,        to,   p.sw * p.x_stride[3]};
+      if (direct) {
+        run_pixel_block<Storage, true, Channels::paired>(block, columns);
+      } else {
+        run_pixel_block<Storage, false, kChannels>(block, columns);
+      }
+    }
+  }
+}
+
+template <class Storage>
+int32_t depthwise_grad_input_nhwc(const Conv2d& p, const Buffers& buffers) {
+  using C = compute_t<Storage>;
+  const RowPlan plan = row_plan<C>(p, p.ih, buffers.threads);
+  const int64_t per_input = p.oc / p.ic;
+  const TapWeights<C> weights{static_cast<C*>(buffers.workspace), per_input, round_up(p.ic, kLanes<C>)};
+  if (const int32_t error = relay_weights<Storage>(p, buffers, weights)) return error;
+  char* slots = static_cast<char*>(buffers.workspace) + lines_of<C>(tap_weights_size<C>(p));
+  const int64_t slot = PixelTables<Storage>::bytes(p);
+  return for_each_slab(plan.tasks, buffers.threads, [&](int64_t slab, int64_t begin, int64_t end) {
+    const PixelTables<Storage> tables(p, slots + slab * slot);
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t channel = task % plan.chunks * plan.chunk;
+      const int64_t ih = task / plan.chunks % p.ih, n = task / plan.chunks / p.ih;
+      const int64_t channels = smaller(plan.chunk, p.ic - channel);
+      const Storage* y = static_cast<const Storage*>(buffers.y) + n * p.y_stride[0] + channel * per_input;
+      Storage* x = static_cast<Storage*>(buffers.x) + n * p.x_stride[0] + ih * p.x_stride[2] + channel;
+      if (per_input == 1) {
+        grad_input_row<Storage, Channels::paired>(p, weights, tables, y, ih, channel, channels, x);
+      } else {
+        grad_input_row<Storage, Channels::gathered>(p, weights, tables, y, ih, channel, channels, x);
+      }
+    }
+  });
+}
+
+template <class Storage>
+int64_t depthwise_nhwc_workspace(const Conv2d& p, int64_t threads) {
+  using C = compute_t<Storage>;
+  return lines_of<C>(tap_weights_size<C>(p)) + PixelTables<Storage>::bytes(p) * positive_threads(threads);
+}
+
+}  // namespace
+}  // namespace SPATIALCONV_ISA
+}  // namespace spatialconv

@@ -1,0 +1,100 @@
+// Depthwise convolution in nhwc: vectors along channels, a block of output columns in registers. Every output is a sum over a
+// list of taps; a tap is a row of re-laid weights and, for each column, a pixel of the source, or zeros where the tap falls
+// into the padding.
+#pragma once
+#include "rows.h"
+
+namespace spatialconv {
+namespace SPATIALCONV_ISA {
+namespace {
+
+// Fewer where loads of 16-bit floats are written out lane by lane.
+constexpr int kPixelColumns = kVectorBytes == 16 ? 4 : 8;
+
+// How channels of source and output correspond when an input channel has several output channels.
+enum class Channels {
+  paired,    // one each
+  scattered, // the output's are `spread` apart (forward, one of the several at a time)
+  gathered,  // the source's are `spread` apart (gradient of the input)
+};
+
+template <class Storage>
+struct PixelBlock {
+  const Storage* const* source;                 // of every tap, and of every column too unless `direct`
+  const compute_t<Storage>* const* weights;     // of every tap
+  int64_t taps, step, channels, spread;         // step: between the columns of a direct source
+  const compute_t<Storage>* bias;               // null: none
+  Storage* out;
+  int64_t out_step;
+};
+
+template <class Storage, int kColumns, bool kDirect, Channels kChannels, bool kWhole>
+SC_INLINE void pixel_vector(const PixelBlock<Storage>& b, int64_t c, int64_t n) {
+  using C = compute_t<Storage>;
+  vec<C> sum[kColumns];
+  SC_UNROLL
+  for (int j = 0; j < kColumns; ++j) sum[j] = zero<C>();
+  const int64_t from = kChannels == Channels::gathered ? c * b.spread : c;
+  for (int64_t t = 0; t < b.taps; ++t) {
+    const vec<C> w = load(b.weights[t] + c);
+    SC_UNROLL
+    for (int j = 0; j < kColumns; ++j) {
+      const Storage* p = (kDirect ? b.source[t] + j * b.step : b.source[t * kColumns + j]) + from;
+      if constexpr (kChannels == Channels::gathered) {
+        sum[j] = fma(load_strided_n(p, b.spread, n), w, sum[j]);
+      } else {
+        sum[j] = fma(kWhole ? load(p) : load_tail(p, n), w, sum[j]);
+      }
+    }
+  }
+  if (b.bias != nullptr) {
+    const vec<C> bias = load(b.bias + c);
+    SC_UNROLL
+    for (int j = 0; j < kColumns; ++j) sum[j] = sum[j] + bias;
+  }
+  SC_UNROLL
+  for (int j = 0; j < kColumns; ++j) {
+    if constexpr (kChannels == Channels::scattered) {
+      for (int64_t lane = 0; lane < n; ++lane) {
+        b.out[j * b.out_step + (c + lane) * b.spread] = narrow<Storage>(sum[j][lane]);
+      }
+    } else if constexpr (kWhole) {
+      store(b.out + j * b.out_step + c, sum[j]);
+    } else {
+      store_n(b.out + j * b.out_step + c, sum[j], n);
+    }
+  }
+}
+
+template <class Storage, int kColumns, bool kDirect, Channels kChannels>
+__attribute__((noinline)) void pixel_block(const PixelBlock<Storage>& block) {
+  constexpr int64_t kL = kLanes<compute_t<Storage>>;
+  const PixelBlock<Storage> b = block;
+  int64_t c = 0;
+  for (; c + kL <= b.channels; c += kL) pixel_vector<Storage, kColumns, kDirect, kChannels, true>(b, c, kL);
+  if (c < b.channels) pixel_vector<Storage, kColumns, kDirect, kChannels, false>(b, c, b.channels - c);
+}
+
+template <class Storage, bool kDirect, Channels kChannels>
+void run_pixel_block(const PixelBlock<Storage>& b, int64_t columns) {
+  if constexpr (kChannels != Channels::paired) {
+    return pixel_block<Storage, 1, kDirect, kChannels>(b);
+  } else {
+    switch (columns) {
+      case 1: return pixel_block<Storage, 1, kDirect, kChannels>(b);
+      case 2: return pixel_block<Storage, 2, kDirect, kChannels>(b);
+      case 3: return pixel_block<Storage, 3, kDirect, kChannels>(b);
+#if defined(__AVX2__)
+      case 4: return pixel_block<Storage, 4, kDirect, kChannels>(b);
+      case 5: return pixel_block<Storage, 5, kDirect, kChannels>(b);
+      case 6: return pixel_block<Storage, 6, kDirect, kChannels>(b);
+      case 7: return pixel_block<Storage, 7, kDirect, kChannels>(b);
+#endif
+      default: return pixel_block<Storage, kPixelColumns, kDirect, kChannels>(b);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace SPATIALCONV_ISA
+}  // namespace spatialconv

@@ -1,0 +1,27 @@
+"""The report of the generated tests: how many cells ran and were skipped, kernel by kernel, and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    counts: Counter[tuple[str, str]] = Counter()
+    reasons: Counter[str] = Counter()
+    for outcome in ("passed", "failed", "skipped"):
+        for report in terminalreporter.stats.get(outcome, []):
+            kernel = dict(report.user_properties).get("kernel") if hasattr(report, "user_properties") else None
+            if kernel is None or (outcome != "skipped" and report.when != "call"):
+                continue
+            counts[kernel, outcome] += 1
+            if outcome == "skipped":
+                reasons[report.longrepr[2].removeprefix("Skipped: ").partition(", the problem")[0]] += 1
+    if not counts:
+        return
+    terminalreporter.section("generated cells")
+    for kernel in sorted({kernel for kernel, _ in counts}):
+        ran = counts[kernel, "passed"] + counts[kernel, "failed"]
+        failed = f", {counts[kernel, 'failed']} failed" if counts[kernel, "failed"] else ""
+        terminalreporter.write_line(f"{kernel}: {ran} ran{failed}, {counts[kernel, 'skipped']} skipped")
+    for reason, count in reasons.most_common():
+        terminalreporter.write_line(f"skipped {count}: {reason}")

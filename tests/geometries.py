@@ -1,0 +1,180 @@
+"""The geometries that every kernel is tested on, and the sampling of the product they belong to.
+
+Each line is a problem's printed form without dtype, layout and device; the comment says which path it takes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Hashable, Iterable, Sequence
+
+_CONV = """
+    n1 ic1 ih1 iw1 oc1                                             # the smallest there is
+    n2 ic3 ih5 iw6 oc4 kh3 kw3                                     # nothing padded
+    n1 ic3 ih4 iw3 oc2 kh3 kw3 ph1 pw1                             # a row shorter than the smallest vector
+    n1 ic3 ih5 iw4 oc4 kh3 kw3 ph1 pw1                             # one vector of 4
+    n1 ic5 ih6 iw7 oc6 kh3 kw3 ph1 pw1                             # one below a vector of 8
+    n1 ic4 ih6 iw8 oc8 kh3 kw3 ph1 pw1                             # one vector of 8
+    n1 ic4 ih5 iw9 oc9 kh3 kw3 ph1 pw1                             # one above
+    n1 ic7 ih5 iw15 oc7 kh3 kw3 ph1 pw1                            # one below a vector of 16
+    n1 ic8 ih5 iw16 oc16 kh3 kw3 ph1 pw1                           # one vector of 16
+    n1 ic9 ih5 iw17 oc17 kh3 kw3 ph1 pw1                           # one above, in every direction
+    n1 ic3 ih7 iw31 oc5 kh3 kw3 ph1 pw1                            # one below two vectors
+    n1 ic3 ih4 iw33 oc5 kh3 kw3 ph1 pw1                            # one above
+    n1 ic2 ih3 iw65 oc3 kh3 kw3 ph1 pw1                            # one above four vectors
+    n1 ic2 ih14 iw14 oc6 kh3 kw3 ph1 pw1                           # tiles of 14
+    n1 ic2 ih28 iw28 oc3 kh3 kw3 ph1 pw1                           # tiles of 28
+    n1 ic2 ih32 iw29 oc3 kh3 kw3 ph1 pw1                           # tiles of 32, a tail behind 28
+    n2 ic16 ih7 iw7 oc32 kh3 kw3 ph1 pw1                           # whole tiles of channels
+    n1 ic33 ih5 iw5 oc31 kh3 kw3 ph1 pw1                           # tails of both kinds of channels
+    n1 ic70 ih3 iw5 oc14 kh3 kw3 ph1 pw1                           # a reduction of several blocks
+    n1 ic3 ih12 iw11 oc64 kh3 kw3 ph1 pw1                          # a network's first layer
+    n3 ic5 ih6 iw5 oc7                                             # 1x1
+    n1 ic17 ih1 iw19 oc33                                          # 1x1, one row
+    n2 ic32 ih4 iw4 oc16                                           # 1x1, whole tiles
+    n1 ic64 ih7 iw7 oc48                                           # 1x1, many channels
+    n2 ic6 ih9 iw8 oc5 sh2 sw2                                     # 1x1 with stride
+    n1 ic4 ih7 iw5 oc3 ph1 pw2                                     # 1x1 with padding
+    n1 ic3 ih11 iw12 oc5 kh3 kw3 sh2 sw2 ph1 pw1                   # stride 2
+    n2 ic3 ih20 iw35 oc4 kh3 kw3 sh2 sw2 ph1 pw1                   # stride 2, a vector and a tail
+    n1 ic3 ih21 iw19 oc8 kh7 kw7 sh2 sw2 ph3 pw3                   # stride 2, 7x7
+    n1 ic2 ih13 iw37 oc3 kh3 kw5 sh3 sw4 ph1 pw2                   # unequal strides
+    n1 ic3 ih12 iw13 oc4 kh2 kw2 sh3 sw3                           # stride beyond the kernel: input never read
+    n1 ic2 ih17 iw9 oc3 kh1 kw2 sh5 sw4 pw1                        # the same, unequal
+    n1 ic2 ih16 iw16 oc3 kh4 kw4 sh4 sw4                           # patches
+    n1 ic3 ih9 iw10 oc4 kh1 kw3 pw1                                # a row of taps
+    n1 ic3 ih10 iw9 oc4 kh3 kw1 ph1                                # a column of taps
+    n2 ic3 ih1 iw21 oc4 kh1 kw3 pw1                                # one row of input
+    n2 ic3 ih19 iw1 oc4 kh3 kw1 ph1                                # one column of input
+    n1 ic2 ih9 iw23 oc3 kh1 kw7 pw3                                # long and flat
+    n1 ic4 ih8 iw9 oc5 kh2 kw2 ph1 pw1                             # an even kernel
+    n1 ic3 ih8 iw10 oc4 kh4 kw2 ph2 pw1                            # an even, unequal kernel
+    n1 ic3 ih9 iw9 oc4 kh5 kw5 ph2 pw2                             # 5x5
+    n1 ic2 ih13 iw12 oc3 kh11 kw3 ph5 pw1                          # a tall kernel
+    n1 ic3 ih4 iw4 oc4 kh3 kw3 ph2 pw2                             # more padding than keeps the size
+    n1 ic2 ih3 iw3 oc3 kh3 kw3 ph4 pw5                             # whole outputs see padding only
+    n1 ic2 ih2 iw3 oc3 kh5 kw7 ph2 pw3                             # a kernel larger than the image
+    n1 ic3 ih9 iw11 oc4 kh3 kw3 ph2 pw2 dh2 dw2                    # dilation
+    n1 ic3 ih19 iw20 oc4 kh3 kw3 ph6 pw6 dh6 dw6                   # wide dilation, a tap off the image everywhere
+    n1 ic2 ih11 iw14 oc3 kh3 kw2 sh2 sw1 ph1 dh2 dw3               # dilation with stride, unequal
+    n1 ic2 ih13 iw25 oc4 kh3 kw3 sh2 sw2 ph2 pw2 dh2 dw2           # dilation with stride
+    n1 ic3 ih9 iw9 oc4 oh5 ow4 kh3 kw3                             # the last rows and columns of the input unread
+    n1 ic3 ih8 iw9 oc4 oh3 ow5 kh3 kw3 sh2 sw2 ph1 pw1             # no padding behind, stride 2
+    n1 ic3 ih6 iw6 oc4 oh6 ow6 kh2 kw4 pw1                         # padding 'same' with an even kernel
+    n1 ic3 ih5 iw5 oc4 oh9 ow8 kh3 kw3                             # padded behind only
+    n2 ic6 ih7 iw9 oc4 kh3 kw3 ph1 pw1 g2                          # groups
+    n1 ic9 ih6 iw17 oc6 kh3 kw3 sh2 sw2 ph1 pw1 g3                 # odd groups, stride
+    n1 ic64 ih5 iw5 oc64 kh3 kw3 ph1 pw1 g4                        # groups of whole tiles
+    n1 ic34 ih4 iw6 oc38 kh3 kw3 ph1 pw1 g2                        # groups of a tile and a tail
+    n1 ic8 ih5 iw6 oc12 g4                                         # 1x1 groups
+    n2 ic5 ih7 iw9 oc5 kh3 kw3 ph1 pw1 g5                          # depthwise, odd
+    n1 ic8 ih9 iw8 oc8 kh3 kw3 ph1 pw1 g8                          # depthwise, one vector of channels
+    n1 ic16 ih5 iw16 oc16 kh3 kw3 ph1 pw1 g16                      # depthwise, whole vectors
+    n1 ic37 ih6 iw17 oc37 kh3 kw3 ph1 pw1 g37                      # depthwise, tails everywhere
+    n2 ic6 ih11 iw13 oc6 kh3 kw3 sh2 sw2 ph1 pw1 g6                # depthwise, stride
+    n1 ic4 ih9 iw35 oc4 kh5 kw5 ph2 pw2 g4                         # depthwise, 5x5
+    n1 ic18 ih14 iw14 oc18 kh7 kw7 ph3 pw3 g18                     # depthwise, 7x7
+    n1 ic3 ih12 iw10 oc9 kh3 kw3 ph1 pw1 g3                        # depthwise, 3 outputs a channel
+    n1 ic17 ih6 iw7 oc34 kh3 kw3 sh2 sw1 ph1 pw1 g17               # depthwise, 2 outputs a channel, unequal stride
+    n1 ic4 ih12 iw13 oc8 kh3 kw3 ph2 pw2 dh2 dw2 g4                # depthwise, dilation
+    n1 ic5 ih6 iw7 oc5 g5                                          # depthwise, 1x1
+    n1 ic6 ih9 iw9 oc6 oh4 ow6 kh3 kw2 sh2 g6                      # depthwise, the last columns unread
+    n1 ic1 ih8 iw19 oc1 kh3 kw3 ph1 pw1                            # one channel
+    n1 ic1 ih9 iw8 oc8 kh3 kw3 ph1 pw1                             # one channel to many
+    n5 ic2 ih4 iw5 oc3 kh3 kw3 ph1 pw1                             # more images than threads
+    n0 ic3 ih5 iw6 oc4 kh3 kw3                                     # no images
+    n2 ic0 ih5 iw6 oc4 kh3 kw3                                     # no channels: the bias alone
+"""
+
+_WINDOWS = """
+    n1 ic1 ih1 iw1                                                 # the smallest there is
+    n1 ic3 ih4 iw4 kh2 kw2                                         # side by side
+    n2 ic5 ih7 iw9 kh2 kw2                                         # the last row and column unread
+    n2 ic5 ih7 iw9 kh2 kw2 ceil                                    # the last windows cut off
+    n1 ic8 ih8 iw16 kh2 kw2                                        # whole vectors
+    n1 ic17 ih6 iw34 kh2 kw2                                       # vectors and a tail
+    n1 ic4 ih5 iw3 kh3 kw3 sh1 sw1 ph1 pw1                         # rows shorter than the smallest vector
+    n1 ic3 ih6 iw7 kh3 kw3 sh1 sw1 ph1 pw1                         # one below a vector of 8
+    n1 ic3 ih6 iw9 kh3 kw3 sh1 sw1 ph1 pw1                         # one above
+    n1 ic33 ih5 iw15 kh3 kw3 sh1 sw1 ph1 pw1                       # one below a vector of 16, channels one above two
+    n1 ic2 ih4 iw65 kh3 kw3 sh1 sw1 ph1 pw1                        # one above four vectors
+    n1 ic6 ih12 iw11 kh3 kw3 sh2 sw2 ph1 pw1                       # a network's first pooling
+    n2 ic3 ih13 iw37 kh3 kw3 sh2 sw2                               # stride 2, vectors and a tail
+    n1 ic3 ih8 iw8 kh3 kw3 sh2 sw2 ceil                            # stride 2, ceil
+    n1 ic2 ih10 iw13 kh3 kw2 sh2 sw3 ph1 pw1                       # unequal
+    n1 ic2 ih9 iw11 kh2 kw3 sh3 sw4                                # stride beyond the window: input never read
+    n1 ic2 ih9 iw11 kh2 kw3 sh3 sw4 pw1 ceil                       # the same, ceil
+    n1 ic2 ih1 iw19 kh1 kw3 sh1 sw1 pw1                            # one row
+    n1 ic2 ih17 iw1 kh3 kw1 sh1 sw1 ph1                            # one column
+    n1 ic3 ih7 iw8 kh5 kw5 sh1 sw1 ph2 pw2                         # windows that overlap much
+    n1 ic2 ih9 iw40 kh7 kw7 sh2 sw2 ph3 pw3                        # 7x7
+    n1 ic3 ih3 iw3 kh4 kw4 sh1 sw1 ph2 pw2                         # a window larger than the image
+    n2 ic7 ih6 iw5 kh6 kw5                                         # one window
+    n1 ic4 ih7 iw7 kh2 kw2 sh2 sw2 ph1 pw1 ceil                    # padding and ceil
+    n1 ic3 ih5 iw5 kh1 kw1 sh2 sw2                                 # a window of one, stride
+    n0 ic3 ih6 iw6 kh2 kw2                                         # no images
+"""
+_DILATED = """
+    n1 ic3 ih9 iw11 kh3 kw3 sh1 sw1 dh2 dw2                        # dilation
+    n1 ic2 ih10 iw13 kh2 kw3 sh2 sw1 ph1 pw1 dh3 dw2               # dilation, unequal, with stride
+    n1 ic3 ih9 iw20 kh3 kw2 sh2 sw2 ph1 pw1 dh2 dw3 ceil           # dilation and ceil
+    n1 ic2 ih1 iw3 kh2 kw3 sh1 sw1 ph1 pw1 dh2 dw1                 # windows without an input element
+    n1 ic3 ih2 iw2 kh2 kw2 sh1 sw1 ph1 pw1 dh3 dw3                 # the same in both directions
+"""
+_DIVISORS = """
+    n1 ic3 ih7 iw9 kh3 kw3 sh2 sw2 ph1 pw1 exclude_pad             # padding not counted
+    n2 ic2 ih8 iw35 kh3 kw3 sh1 sw1 ph1 pw1 exclude_pad            # the same, vectors and a tail
+    n1 ic3 ih7 iw8 kh3 kw3 sh2 sw2 ph1 pw1 ceil exclude_pad        # the same, the last windows cut off
+    n1 ic3 ih7 iw8 kh4 kw4 sh3 sw3 ph2 pw2 ceil                    # a divisor cut at the end of the padding
+    n1 ic3 ih6 iw7 kh3 kw2 sh2 sw2 ph1 pw1 divisor5                # a divisor given
+    n1 ic2 ih6 iw19 kh2 kw3 sh1 sw1 divisor-3 exclude_pad          # a negative one
+"""
+_SIZES = """
+    n2 ic3 ih7 iw7 oh1 ow1                                         # global
+    n1 ic17 ih8 iw16 oh4 ow4                                       # equal windows
+    n1 ic3 ih7 iw9 oh3 ow4                                         # unequal, overlapping windows
+    n1 ic2 ih5 iw37 oh2 ow18                                       # the same, vectors and a tail
+    n1 ic3 ih3 iw2 oh5 ow7                                         # more outputs than inputs
+    n1 ic4 ih6 iw5 oh6 ow5                                         # the input itself
+    n2 ic3 ih4 iw4 oh0 ow3                                         # no outputs
+"""
+
+
+def _lines(*texts: str) -> list[str]:
+    return [" ".join(line.partition("#")[0].split()) for text in texts for line in text.strip().splitlines()]
+
+
+CONV = _lines(_CONV)
+POOL = {
+    "max_pool2d": _lines(_WINDOWS, _DILATED),
+    "avg_pool2d": _lines(_WINDOWS, _DIVISORS),
+    "adaptive": _lines(_SIZES),
+}
+
+
+def printed(op: str) -> list[str]:
+    """The printed forms of an op, without dtype, layout and device."""
+    if op.startswith("conv2d"):
+        return [f"{op} {line}" for line in CONV]
+    kind = "max_pool2d" if op.startswith("max") else "avg_pool2d"
+    return [f"{op} {line}" for line in POOL[kind]] + [f"adaptive_{op} {line}" for line in POOL["adaptive"]]
+
+
+def pairs(values: Sequence[Hashable]) -> set[tuple]:
+    """Every pair of values with their places."""
+    return set(itertools.combinations(enumerate(values), 2))
+
+
+def pairwise(rows: Iterable[tuple], *factors: Sequence, seed: int, tries: int = 24) -> list[tuple]:
+    """Each row joined by one value of every factor, so chosen that pairs of values not met before come first."""
+    chance = random.Random(seed)
+    choices = list(itertools.product(*factors))
+    met: set[tuple] = set()
+    sample = []
+    for row in rows:
+        offered = [(*row, *choice) for choice in chance.sample(choices, min(tries, len(choices)))]
+        best = max(offered, key=lambda cell: len(pairs(cell) - met))
+        met |= pairs(best)
+        sample.append(best)
+    return sample

@@ -1,0 +1,103 @@
+"""Operands of a problem: what they hold and how they lie in memory.
+
+Every buffer is larger than its tensor, unaligned and filled with NaN around it, so a kernel that reads beside its operand
+shows it.
+"""
+
+from __future__ import annotations
+
+import zlib
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from compare import Truth, max_pool, truth
+from spatialconv.backends.base import DTYPES
+from spatialconv.problem import Conv2dProblem, Problem
+from spatialconv.shapes import memory_format
+
+DATA = ("integers", "normal", "special")
+MEMORY = ("dense", "sliced", "transposed", "expanded")
+_GUARD = 67
+
+
+def shapes(problem: Problem) -> list[tuple[int, ...]]:
+    """Shapes of the operands, in the order in which a plan takes them."""
+    if isinstance(problem, Conv2dProblem):
+        return {
+            "conv2d": [problem.input_shape, problem.weight_shape, *([(problem.oc,)] if problem.bias else [])],
+            "conv2d_grad_input": [problem.output_shape, problem.weight_shape],
+            "conv2d_grad_weight": [problem.output_shape, problem.input_shape],
+        }[problem.op]
+    return [problem.output_shape if problem.pass_name == "grad_input" else problem.input_shape]
+
+
+@lru_cache(maxsize=512)
+def values(geometry: Problem, dtype: str, data: str, repeated: bool) -> tuple[tuple[Tensor | None, ...], Truth]:
+    """Seeded operands in float64, exact in the dtype, and what is right for them.
+
+    ``data``: small integers; normal; or normal with NaN, Inf and -Inf among them. ``repeated``: all images are the first.
+    """
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{geometry} {data}".encode()))
+    made: list[Tensor | None] = []
+    # Padding times an infinite weight is left open, so infinities stand in the image that is walked over only.
+    marked = 1 if geometry.op == "conv2d_grad_weight" else 0
+    for position, shape in enumerate(shapes(geometry)):
+        if data == "integers":
+            tensor = torch.randint(-3, 4, shape, generator=generator).double()
+        else:
+            tensor = torch.randn(shape, generator=generator, dtype=torch.float64).to(DTYPES[dtype]).double()
+        if data == "special" and position == marked:
+            draw = torch.rand(shape, generator=generator)
+            for share, value in ((0.01, torch.nan), (0.02, torch.inf), (0.03, -torch.inf)):
+                tensor[(draw >= share - 0.01) & (draw < share)] = value
+        made.append(tensor[:1].expand(shape) if repeated and position == 0 else tensor)
+    if geometry.op in ("max_pool2d_scatter", "max_pool2d_gather"):
+        source = torch.randn(geometry.input_shape, generator=generator, dtype=torch.float64)
+        made.append(max_pool(geometry, source)[1])
+    if geometry.op == "conv2d" and not geometry.bias:
+        made.append(None)
+    return tuple(made), truth(geometry, tuple(made))
+
+
+def place(tensor: Tensor, dtype: torch.dtype, layout: str, memory: str) -> Tensor:
+    """The values in a tensor of the dtype that lies in memory as asked."""
+    poison = torch.nan if dtype.is_floating_point else 0
+    if tensor.dim() != 4 or tensor.numel() == 0:
+        return tensor.to(dtype)
+    if memory == "expanded":
+        return place(tensor[:1], dtype, layout, "dense").expand(tensor.shape)
+    if memory == "transposed":
+        return tensor.to(dtype).transpose(2, 3).contiguous().transpose(2, 3)
+    n, c, h, w = tensor.shape
+    if memory == "sliced":
+        buffer = torch.full((n + 1, c + 2, h + 3, w + 4), poison, dtype=dtype)
+        view = buffer.contiguous(memory_format=memory_format(layout))[1:, 1 : c + 1, 2 : h + 2, 3 : w + 3]
+    else:
+        buffer = torch.full((tensor.numel() + 2 * _GUARD,), poison, dtype=dtype)
+        strides = (c * h * w, 1, w * c, c) if layout == "nhwc" else (c * h * w, h * w, w, 1)
+        view = buffer.as_strided(tensor.shape, strides, _GUARD)
+    return view.copy_(tensor)
+
+
+class GuardedEmpty:
+    """A ``torch.empty`` whose memory is poisoned and lies between guards, which ``check`` finds unchanged or not."""
+
+    def __init__(self) -> None:
+        self.buffers: list[tuple[Tensor, int]] = []
+        self.original = torch.empty
+
+    def __call__(self, *shape, dtype=None, memory_format=torch.contiguous_format, **options) -> Tensor:
+        plain = self.original(*shape, dtype=dtype, memory_format=memory_format, **options)
+        if plain.device.type != "cpu" or plain.numel() == 0:
+            return plain
+        used, guard = plain.numel() * plain.element_size(), 4096
+        buffer = torch.full((used + 2 * guard,), 255, dtype=torch.uint8)
+        self.buffers.append((buffer, guard))
+        return buffer[guard : guard + used].view(plain.dtype).as_strided(plain.shape, plain.stride())
+
+    def check(self) -> None:
+        for buffer, guard in self.buffers:
+            before, behind = buffer[:guard], buffer[-guard:]
+            assert bool((before == 255).all() and (behind == 255).all()), "written outside of the result or workspace"
