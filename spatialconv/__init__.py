@@ -1,4 +1,5 @@
-"""Convolution and pooling written several ways behind one dispatcher: PyTorch operators and drop-in ``torch.nn`` layers."""
+"""Convolution and pooling written several ways behind one dispatcher: PyTorch operators and drop-in ``torch.nn``
+layers."""
 
 from importlib.metadata import PackageNotFoundError, version
 

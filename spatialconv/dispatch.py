@@ -17,8 +17,8 @@ from .backends.empty import empty_plan
 from .errors import BackendUnavailableError, UnsupportedProblemError
 from .problem import Conv2dProblem, Problem, parse
 
-# For every op the kernels in the order in which they are asked, the universal one last. A new kernel is one word here and
-# one entry in its backend's `kernels`; tests, benchmark and `check` find it from this table.
+# For every op the kernels in the order in which they are asked, the universal one last. A new kernel is one word here
+# and one entry in its backend's `kernels`; tests, benchmark and `check` find it from this table.
 TABLE: dict[str, tuple[str, ...]] = {
     "conv2d": ("extension:depthwise", "extension:gemm", "extension:direct", "reference:im2col"),
     "conv2d_grad_input": ("extension:depthwise", "extension:gemm", "extension:direct", "reference:im2col"),
@@ -32,6 +32,8 @@ TABLE: dict[str, tuple[str, ...]] = {
 
 AUTO = "auto"
 _MEMO_LIMIT = 4096
+
+
 class _Local(threading.local):
     """What use_backend asks for in this thread. The class attribute spares a failing look-up on every call."""
 
@@ -94,8 +96,8 @@ def _known() -> frozenset[str]:
 def use_backend(request: str) -> Iterator[None]:
     """Within the block, and in this thread only, calls without ``backend=`` use this backend or kernel.
 
-    The gradients of a call made in the block stay with it, wherever and whenever backward runs. ``request`` is 'auto', a
-    backend ('extension') or one kernel ('extension:gemm'); ValueError lists the known ones.
+    The gradients of a call made in the block stay with it, wherever and whenever backward runs. ``request`` is
+    'auto', a backend ('extension') or one kernel ('extension:gemm'); ValueError lists the known ones.
     """
     before = local.request
     local.request = check_request(request)

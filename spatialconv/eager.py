@@ -1,8 +1,8 @@
 """The short way of a plain eager call: from the arguments straight to a remembered plan.
 
-A Python-defined op costs tens of microseconds a call, so calls that nothing observes skip the ops: exact tensors without
-conj or neg bit, no mode, transform, forward-AD level, autocast, profiler, tracing or compilation. Every check runs on the
-first call of a kind; later calls find their plan by shapes, strides, dtypes and arguments.
+A Python-defined op costs tens of microseconds a call, so calls that nothing observes skip the ops: exact tensors
+without conj or neg bit, no mode, transform, forward-AD level, autocast, profiler, tracing or compilation. Every check
+runs on the first call of a kind; later calls find their plan by shapes, strides, dtypes and arguments.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def plain(tensor) -> bool:
 
 
 def reaches_plain_backward(grad_output) -> bool:
-    """Whether a backward that nothing records or observes may call plans on this gradient; batched gradients are wrappers
-    of which only the dispatch keys tell."""
+    """Whether a backward that nothing records or observes may call plans on this gradient; batched gradients are
+    wrappers of which only the dispatch keys tell."""
     return (
         not torch.is_grad_enabled()
         and eager(grad_output)
@@ -94,8 +94,8 @@ def exact(first, second=1, third=1) -> bool:
 
 
 def surroundings() -> tuple:
-    """What beside the arguments decides which plan runs. The precision asked for does not: every CPU kernel is of the ieee
-    tier, which serves them all."""
+    """What beside the arguments decides which plan runs. The precision asked for does not: every CPU kernel is of the
+    ieee tier, which serves them all."""
     return local.request, _get_threads(), _deterministic()
 
 

@@ -1,7 +1,7 @@
 """Autograd of the plain eager calls: plans forward and backward, the ops as soon as something else wants to see.
 
-Backward runs the ops where it is itself recorded (``create_graph``) or observed, so that derivatives of any order and batched
-gradients are theirs; else it calls the plans of the forward call's backend, in whatever thread it runs.
+Backward runs the ops where it is itself recorded (``create_graph``) or observed, so that derivatives of any order and
+batched gradients are theirs; else it calls the plans of the forward call's backend, in whatever thread it runs.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """``torch.nn.functional``'s convolution and pooling, with one more keyword: ``backend``.
 
 ``backend`` is None (``use_backend``, then SPATIALCONV_BACKEND, then automatic), a backend ("extension") or one kernel
-("extension:gemm"). A request that cannot be met raises with every reason; it never falls back. Where torch raises, these
-raise the same exception type, with a message of one form: op, argument, expected, got.
+("extension:gemm"). A request that cannot be met raises with every reason; it never falls back. Where torch raises,
+these raise the same exception type, with a message of one form: op, argument, expected, got.
 
 A plain eager call goes straight to its kernel (``eager``), every other one through ``torch.ops.spatialconv``.
 """
@@ -51,22 +51,18 @@ def conv2d(
         backend: see the module.
 
     Returns:
-        [n, oc, oh, ow], channels_last when input or weight is. Dtypes: those of torch's conv2d; which backend has which,
-        ``spatialconv.explain`` tells.
+        [n, oc, oh, ow], channels_last when input or weight is. Dtypes: those of torch's conv2d; which backend has
+        which, ``spatialconv.explain`` tells.
 
     Raises:
         TypeError, RuntimeError: as torch does, before any kernel runs. ValueError: unknown backend.
         BackendUnavailableError, UnsupportedProblemError: the request cannot be met.
     """
-    if (
-        eager(input, weight, bias)
-        and exact(stride, padding, dilation)
-        and type(groups) is int
-        and input.dim() == 4
-    ):
+    if eager(input, weight, bias) and exact(stride, padding, dilation) and type(groups) is int and input.dim() == 4:
         key = (
             input.shape, input.stride(), weight.shape, weight.stride(), input.dtype, weight.dtype,
-            None if bias is None else (bias.shape, bias.dtype), stride, padding, dilation, groups, backend, surroundings(),
+            None if bias is None else (bias.shape, bias.dtype), stride, padding, dilation, groups, backend,
+            surroundings(),
         )  # fmt: skip
         entry = recall(key)
         if entry is None and not input.is_complex():
@@ -150,7 +146,8 @@ def conv_transpose2d(
     *,
     backend: str | None = None,
 ) -> Tensor:
-    """Transposed 2-D convolution, as ``torch.nn.functional.conv_transpose2d``: a convolution's grad_input, called forward.
+    """Transposed 2-D convolution, as ``torch.nn.functional.conv_transpose2d``: a convolution's grad_input, called
+    forward.
 
     Args:
         input: [n, ic, ih, iw] or [ic, ih, iw].
@@ -161,8 +158,8 @@ def conv_transpose2d(
         backend: see the module; one kernel is one of ``conv2d_grad_input``.
 
     Returns:
-        [n, oc, (ih - 1) * stride - 2 * padding + dilation * (kh - 1) + output_padding + 1, ...], channels_last when input or
-        weight is.
+        [n, oc, (ih - 1) * stride - 2 * padding + dilation * (kh - 1) + output_padding + 1, ...], channels_last when
+        input or weight is.
 
     Raises:
         As ``conv2d``.
@@ -183,8 +180,12 @@ def conv_transpose2d(
         )  # fmt: skip
         entry = recall(key)
         if entry is None:
-            size, *geometry = _transposed_geometry(input, weight, bias, *options)
-            entry = remember(key, _transposed_problem(input, weight, size, *geometry), requested(backend))
+            size, *geometry = arguments.conv_transpose2d_geometry(input, weight, bias, *options)
+            shape = (input.shape[0], weight.shape[1] * groups, *size)
+            problem = arguments.conv2d_problem(
+                "conv2d_grad_input", shape, weight.shape, input.shape, *geometry, False, input, weight
+            )
+            entry = remember(key, problem, requested(backend))
         if _grad() and (input.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)):
             return recorded.conv_transpose2d(input, weight, bias, entry)
         output = entry.plan(input, weight)
@@ -193,62 +194,9 @@ def conv_transpose2d(
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         input, weight, bias = (cast(value, device, dtype) for value in (input, weight, bias))
-    size, *geometry = _untraced(_transposed_geometry, input, weight, bias, *options)
+    size, *geometry = _untraced(arguments.conv_transpose2d_geometry, input, weight, bias, *options)
     output = OPS["conv2d_grad_input"](input, weight, size, *geometry, requested(backend))
     return output if bias is None else output + bias.reshape(1, -1, 1, 1)
-
-
-def _transposed_geometry(input, weight, bias, stride, padding, output_padding, groups, dilation) -> tuple:
-    """The output's size, then stride, padding, dilation and groups of the convolution that is transposed."""
-    name = "conv_transpose2d"
-    stride, padding, dilation = (
-        pair(name, word, value) for word, value in (("stride", stride), ("padding", padding), ("dilation", dilation))
-    )
-    extra, groups = pair(name, "output_padding", output_padding), integer(name, "groups", groups)
-    arguments.check_tensors(name, input=input, weight=weight, bias=bias)
-    _check_batched(name, input)
-    arguments.check_rank(name, "weight", weight)
-    arguments.check_geometry(name, stride, padding, dilation, groups)
-    arguments.check_not_negative(name, "output_padding", extra)
-    arguments.check_positive(name, "weight's sizes", weight.shape[1:])
-    arguments.require(
-        weight.shape[0] % groups == 0,
-        lambda: argument_error(name, "weight", f"input channels divisible by groups={groups}", tuple(weight.shape)),
-    )
-    arguments.require(
-        input.shape[1] == weight.shape[0],
-        lambda: argument_error(name, "input", f"{weight.shape[0]} channels, as weight has", tuple(input.shape)),
-    )
-    if bias is not None:
-        channels = weight.shape[1] * groups
-        arguments.require(
-            bias.dim() == 1 and bias.shape[0] == channels,
-            lambda: argument_error(name, "bias", f"shape ({channels},)", tuple(bias.shape)),
-        )
-    sizes, behind = [], []
-    axes = zip(input.shape[2:], weight.shape[2:], stride, padding, extra, dilation, strict=True)
-    for size, kernel, step, edge, more, spacing in axes:
-        arguments.require(
-            (more < step) | (more < spacing),
-            lambda: argument_error(name, "output_padding", "less than stride or dilation", extra),
-        )
-        arguments.require(
-            (size > 0) | (input.shape[0] == 0),
-            lambda: argument_error(name, "input", "no empty rows or columns", tuple(input.shape)),
-        )
-        result = (size - 1) * step - 2 * edge + spacing * (kernel - 1) + more + 1
-        arguments.require(result > 0, lambda: argument_error(name, "input", "an output of at least 1", result))
-        sizes.append(result)
-        behind.append(edge - more)
-    arguments.check_fits(name, "input", (input.shape[0], weight.shape[1] * groups, *sizes))
-    return sizes, stride, [*padding, *behind], dilation, groups
-
-
-def _transposed_problem(input, weight, size, stride, padding, dilation, groups) -> Problem:
-    shape = (input.shape[0], weight.shape[1] * groups, *size)
-    return arguments.conv2d_problem(
-        "conv2d_grad_input", shape, weight.shape, input.shape, stride, padding, dilation, groups, False, input, weight
-    )
 
 
 def max_pool2d(

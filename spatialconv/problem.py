@@ -1,8 +1,8 @@
 """What is computed, as integers and short words: the key of logs, tests, benchmark rows, tuned tables and errors.
 
-Letters are oneDNN's, dilation is torch's (1 means none): ``n`` images, ``g`` groups, ``ic``/``oc`` channels of all groups,
-``ih iw``/``oh ow`` sizes, ``kh kw`` kernel, ``sh sw`` stride, ``ph pw`` padding before the first row and column (what is
-padded behind follows from ``oh ow``), ``dh dw`` dilation.
+Letters are oneDNN's, dilation is torch's (1 means none): ``n`` images, ``g`` groups, ``ic``/``oc`` channels of all
+groups, ``ih iw``/``oh ow`` sizes, ``kh kw`` kernel, ``sh sw`` stride, ``ph pw`` padding before the first row and
+column (what is padded behind follows from ``oh ow``), ``dh dw`` dilation.
 """
 
 from __future__ import annotations
@@ -322,8 +322,9 @@ def _check_least(problem: Problem, name: str, least: int) -> None:
 def parse(text: str) -> Problem:
     """The problem that a printed form, or a line of a suite, describes.
 
-    The op may be left out (conv2d), and may be ``conv_transpose2d``, whose ``ic ih iw`` are those of its own input: it is the
-    ``conv2d_grad_input`` of the convolution that maps its output to its input. Raises ValueError on anything else.
+    The op may be left out (conv2d), and may be ``conv_transpose2d``, whose ``ic ih iw`` are those of its own input:
+    it is the ``conv2d_grad_input`` of the convolution that maps its output to its input. Raises ValueError on
+    anything else.
     """
     words = text.split()
     op = words.pop(0) if words and words[0] in (*OPS, "conv_transpose2d") + _ADAPTIVE else "conv2d"

@@ -77,10 +77,9 @@ def conv_output_size(size: int, kernel: int, stride: int, before: int, after: in
     return (size + before + after - dilation * (kernel - 1) - 1) // stride + 1
 
 
-def pool_output_size(
-    size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool
-) -> int:
-    """Number of windows along one axis; with ``ceil_mode`` a last window must start inside the input or its left padding."""
+def pool_output_size(size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool) -> int:
+    """Number of windows along one axis; with ``ceil_mode`` a last window must start inside the input or its left
+    padding."""
     extent = dilation * (kernel - 1) + 1
     span = size + 2 * padding - extent + (stride - 1 if ceil_mode else 0)
     count = span // stride + 1

@@ -1,4 +1,5 @@
-"""This machine's measured choices, written by ``spatialconv tune`` and read once, as JSON in the user's cache folder."""
+"""This machine's measured choices, written by ``spatialconv tune`` and read once, as JSON in the user's cache
+folder."""
 
 from __future__ import annotations
 

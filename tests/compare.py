@@ -103,6 +103,8 @@ def average(problem: Pool2dProblem, input: Tensor) -> Tensor:
 
 def average_gradient(problem: Pool2dProblem, grad_output: Tensor) -> Tensor:
     input = grad_output.new_zeros(problem.input_shape)
+    if grad_output.numel() == 0:
+        return input
     if problem.adaptive:
         return aten._adaptive_avg_pool2d_backward(grad_output, input)
     options = (problem.ceil, problem.include_pad, problem.divisor or None)

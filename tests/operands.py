@@ -7,6 +7,8 @@ shows it.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 
 import torch
@@ -58,7 +60,19 @@ def values(geometry: Problem, dtype: str, data: str, repeated: bool) -> tuple[tu
         made.append(max_pool(geometry, source)[1])
     if geometry.op == "conv2d" and not geometry.bias:
         made.append(None)
-    return tuple(made), truth(geometry, tuple(made))
+    with one_thread():
+        return tuple(made), truth(geometry, tuple(made))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """torch on one thread, which is the faster way for small tensors."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def place(tensor: Tensor, dtype: torch.dtype, layout: str, memory: str) -> Tensor:

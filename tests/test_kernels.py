@@ -140,7 +140,7 @@ def placed(cell: Cell, wide: tuple[torch.Tensor | None, ...]) -> tuple[torch.Ten
 def test_cell(cell: Cell, monkeypatch: pytest.MonkeyPatch, record_property) -> None:
     record_property("kernel", cell.kernel)
     problem = cell.problem
-    if reasons := dispatch.reasons_against(cell.kernel, problem, Context(isa=cell.level)):
+    if reasons := cell_refusals(cell):
         pytest.skip(f"{cell.kernel} refuses: {'; '.join(reasons)}")
     for data in cell.data:
         geometry = problem.replace(dtype="f64", layout="nchw")
@@ -167,13 +167,22 @@ def test_cell(cell: Cell, monkeypatch: pytest.MonkeyPatch, record_property) -> N
 
 
 def test_the_sample_joins_every_pair() -> None:
-    """Of kernels with dtypes, layouts, data and memory, and of geometries with each of those."""
-    taken = [cell for cell in sampled() if not dispatch.reasons_against(cell.kernel, cell.problem, Context(isa=cell.level))]
-    for op in dispatch.TABLE:
-        cells = [cell for cell in taken if cell.problem.op == op]
-        for name, level in {(cell.kernel, cell.level) for cell in cells}:
-            mine = [cell for cell in cells if (cell.kernel, cell.level) == (name, level)]
-            met = {(cell.problem.dtype, cell.problem.layout) for cell in mine}
-            assert met == set(itertools.product(FLOATS, LAYOUTS)), f"{op} {name}"
-            assert {(cell.data[0], cell.problem.dtype) for cell in mine} == set(itertools.product(DATA, FLOATS))
-            assert {(cell.memory, cell.problem.layout) for cell in mine} == set(itertools.product(MEMORY, LAYOUTS))
+    """Each kernel and level, and each geometry, with every dtype, layout, kind of data and place in memory."""
+    factors = {
+        "dtype": (FLOATS, lambda cell: cell.problem.dtype),
+        "layout": (LAYOUTS, lambda cell: cell.problem.layout),
+        "weight": (LAYOUTS, lambda cell: cell.weight_layout),
+        "data": (DATA, lambda cell: cell.data[0]),
+        "memory": (MEMORY, lambda cell: cell.memory),
+    }
+    cells = [cell for cell in sampled() if not cell_refusals(cell)]
+    for (name, (known, of)), (other, (more, of_other)) in itertools.combinations(factors.items(), 2):
+        assert {(of(cell), of_other(cell)) for cell in cells} == set(itertools.product(known, more)), f"{name}, {other}"
+    for op, name, level in kernels():
+        mine = [cell for cell in cells if (cell.problem.op, cell.kernel, cell.level) == (op, name, level)]
+        for known, of in factors.values():
+            assert {of(cell) for cell in mine} == set(known), f"{op} {name} {level}"
+
+
+def cell_refusals(cell: Cell) -> tuple[str, ...]:
+    return dispatch.reasons_against(cell.kernel, cell.problem, Context(isa=cell.level))

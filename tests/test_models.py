@@ -110,7 +110,7 @@ def build(name: str, training: bool) -> tuple[nn.Module, Tensor]:
             module.running_var.uniform_(0.5, 2)
             module.weight.data.uniform_(0.5, 1.5)
             module.bias.data.normal_(0, 0.3)
-    return model.train(training), torch.randn(3, 3, 34, 38, dtype=torch.float64)
+    return model.train(training), torch.randn(2, 3, 26, 22, dtype=torch.float64)
 
 
 def results(
@@ -137,12 +137,12 @@ def errors(got: dict[str, Tensor], exact: dict[str, Tensor]) -> dict[str, float]
     return {name: float((got[name] - exact[name]).norm() / exact[name].norm()) for name in exact}
 
 
-def assert_as_exact_as_torch(plain: nn.Module, converted: nn.Module, input: Tensor, exact, **options) -> None:
+def assert_as_exact_as_torch(plain, converted, input: Tensor, exact, layouts=tuple(LAYOUTS), **options) -> None:
     theirs = [errors(results(plain, input, torch.float32, layout), exact) for layout in LAYOUTS]
     allowed = {name: 3 * max(entry[name] for entry in theirs) for name in exact}
-    # A tensor of a few elements may come out better than float32 warrants, by luck.
-    least = sorted(allowed.values())[len(allowed) // 4]
-    for layout in LAYOUTS:
+    # torch may have a tensor of few elements almost exactly right, by luck: then its usual error counts.
+    least = sorted(allowed.values())[len(allowed) // 2]
+    for layout in layouts:
         for name, error in errors(results(converted, input, torch.float32, layout, **options), exact).items():
             assert error <= max(allowed[name], least), (layout, name, error, allowed[name])
 
@@ -160,14 +160,16 @@ def test_converted_model(name, training):
     assert_as_exact_as_torch(plain, converted, input, exact)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", ["resnet", "unet", *(pytest.param(name, marks=pytest.mark.full) for name in ("mobilenet", "convnext"))]
+)
 def test_compiled_model(name):
     plain, input = build(name, training=True)
     converted = convert(copy.deepcopy(plain))
     exact = results(plain, input, torch.float64, "nchw")
-    found = errors(results(converted, input, torch.float64, "nhwc", compiled=True), exact)
+    found = errors(results(converted, input, torch.float64, "nchw", compiled=True), exact)
     assert max(found.values()) <= 1e-9, max(found.items(), key=lambda item: item[1])
-    assert_as_exact_as_torch(plain, converted, input, exact, compiled=True)
+    assert_as_exact_as_torch(plain, converted, input, exact, layouts=("nhwc",), compiled=True)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -41,7 +41,7 @@ struct Plan {
 template <class Storage>
 bool filters_in_place(const Correlation& c) {
   const int64_t depth = c.depth();
-  return !c.nhwc && std::is_same_v<Storage, compute_t<Storage>> && c.weight_source == c.taps() && taps_are_dense(c) &&
+  return !c.nhwc && !c.tap_major && std::is_same_v<Storage, compute_t<Storage>> && c.weight_source == c.taps() && taps_are_dense(c) &&
          c.weight_dest == depth && depth * int64_t(sizeof(Storage)) % 2048 != 0 && tap_offset(c, 0) == 0;
 }
 
@@ -55,7 +55,7 @@ int64_t correlate_workspace(const Correlation& c, int64_t threads) {
 template <class Storage>
 int32_t pack_weights(const Correlation& c, const Storage* w, compute_t<Storage>* packed) {
   return parallel_for(c.groups * weight_blocks<compute_t<Storage>>(c), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) pack_weight_block(c, w, i, packed);
+    pack_weight_blocks(c, w, begin, end, packed);
   });
 }
 

@@ -17,9 +17,9 @@ SC_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 SC_INLINE int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
 // Grid position b (of `count`) lies at destination coordinate origin + b * spacing; its tap j (of `taps`) reads source
-// coordinate b * stride + offset + j * offset_step with filter coordinate kernel_first + j * kernel_step.
+// coordinate b * stride + offset + j * offset_step with filter coordinate kernel_first + j * kernel_step (of `kernel`).
 struct Axis {
-  int64_t taps, kernel_first, kernel_step;
+  int64_t taps, kernel, kernel_first, kernel_step;
   int64_t offset, offset_step, stride, source;
   int64_t origin, spacing, count, dest;
 
@@ -43,6 +43,7 @@ struct ImageStrides {
 
 struct Correlation {
   bool nhwc;
+  bool tap_major;  // depth index (tap, source channel), else (source channel, tap)
   int64_t images, groups;
   int64_t source_channels, dest_channels;  // of one group
   Axis h, w;
@@ -75,13 +76,13 @@ inline void flatten(Correlation& c) {
 
 inline Correlation forward_correlation(const Conv2d& p) {
   Correlation c;
-  c.nhwc = is_nhwc(p);
+  c.nhwc = c.tap_major = is_nhwc(p);
   c.images = p.n;
   c.groups = p.g;
   c.source_channels = p.ic / p.g;
   c.dest_channels = p.oc / p.g;
-  c.h = Axis{p.kh, 0, 1, -p.ph, p.dh, p.sh, p.ih, 0, 1, p.oh, p.oh};
-  c.w = Axis{p.kw, 0, 1, -p.pw, p.dw, p.sw, p.iw, 0, 1, p.ow, p.ow};
+  c.h = Axis{p.kh, p.kh, 0, 1, -p.ph, p.dh, p.sh, p.ih, 0, 1, p.oh, p.oh};
+  c.w = Axis{p.kw, p.kw, 0, 1, -p.pw, p.dw, p.sw, p.iw, 0, 1, p.ow, p.ow};
   c.source = dense_strides(c.nhwc, p.ic, p.ih, p.iw);
   c.dest = dense_strides(c.nhwc, p.oc, p.oh, p.ow);
   c.weight_group = c.dest_channels * p.w_stride[0];
@@ -96,7 +97,7 @@ inline Correlation forward_correlation(const Conv2d& p) {
 // The taps that meet input coordinates residue, residue + stride, ...: those k with stride | residue + pad - k * dilation.
 inline Axis gradient_axis(int64_t k, int64_t stride, int64_t pad, int64_t dilation, int64_t in, int64_t out,
                           int64_t residue) {
-  Axis axis{0, 0, 1, 0, 0, 1, out, residue, stride, residue < in ? (in - residue - 1) / stride + 1 : 0, in};
+  Axis axis{0, k, 0, 1, 0, 0, 1, out, residue, stride, residue < in ? (in - residue - 1) / stride + 1 : 0, in};
   int64_t first = 0;
   while (first < k && (residue + pad - first * dilation) % stride != 0) ++first;
   if (first == k) return axis;
@@ -117,6 +118,7 @@ inline Correlation gradient_correlation(const Conv2d& p, int64_t phase) {
   const int64_t columns = smaller(p.sw, p.iw);
   Correlation c;
   c.nhwc = is_nhwc(p);
+  c.tap_major = true;
   c.images = p.n;
   c.groups = p.g;
   c.source_channels = p.oc / p.g;

@@ -14,7 +14,7 @@ struct Block {
   int64_t pixel, pixel_end, k, k_end;
 };
 
-// nhwc, depth index (tap, channel): to[(p - pixel) * pitch + k].
+// nhwc: to[(p - pixel) * pitch + k].
 template <class Storage>
 void pack_rows(const Correlation& c, const Storage* source, int64_t group, const Block& block,
                compute_t<Storage>* to, int64_t pitch) {
@@ -50,7 +50,7 @@ void pack_rows(const Correlation& c, const Storage* source, int64_t group, const
   }
 }
 
-// nchw, depth index (channel, tap): to[(k - block.k) * pitch + (p - pixel)], zeros up to a whole vector.
+// nchw: to[(k - block.k) * pitch + (p - pixel)], zeros up to a whole vector.
 template <class Storage>
 void pack_lines(const Correlation& c, const Storage* source, int64_t group, const Block& block,
                 compute_t<Storage>* to, int64_t pitch) {
@@ -58,8 +58,9 @@ void pack_lines(const Correlation& c, const Storage* source, int64_t group, cons
   const Cursor start(c, block.pixel);
   source += group * c.source_channels * c.source.channel;
   for (int64_t k = block.k; k < block.k_end; ++k, to += pitch) {
-    const int64_t tap_h = k % taps / c.w.taps, tap_w = k % c.w.taps;
-    const Storage* plane = source + k / taps * c.source.channel;
+    const int64_t tap = c.tap_major ? k / c.source_channels : k % taps;
+    const int64_t tap_h = tap / c.w.taps, tap_w = tap % c.w.taps;
+    const Storage* plane = source + (c.tap_major ? k % c.source_channels : k / taps) * c.source.channel;
     const int64_t left = c.w.offset + tap_w * c.w.offset_step, top = c.h.offset + tap_h * c.h.offset_step;
     int64_t valid_begin, valid_end;
     c.w.valid(tap_w, &valid_begin, &valid_end);

@@ -11,7 +11,7 @@ namespace SPATIALCONV_ISA {
 namespace gemm {
 
 // nhwc: panels [group][block of kTileColumns channels][tap, source channel][kTileColumns], zeros behind the last channel.
-// nchw: rows [group][dest channel][pitch] of depth index (source channel, tap).
+// nchw: rows [group][dest channel][pitch of depth index].
 template <class Compute>
 int64_t weight_blocks(const Correlation& c) {
   return ceil_div(c.dest_channels, c.nhwc ? kTileColumns<Compute> : kTileRows);
@@ -75,52 +75,91 @@ void pack_panel_vector(const Correlation& c, const Storage* w, int64_t columns, 
   }
 }
 
-// A row of filters: depth index (source channel, tap).
+// Depth index (tap, source channel), from filters whose planes and channels follow each other in memory: transposes a
+// vector of source channels at a time, dropping the taps that are not of this correlation.
 template <class Storage>
-void pack_filter_rows(const Correlation& c, const Storage* w, int64_t rows, compute_t<Storage>* to, int64_t pitch) {
-  const int64_t channels = c.source_channels, taps = c.taps();
-  if (taps == 1 && c.weight_dest == 1 && c.weight_source != 1) {
-    return transpose_spilling(to, pitch, w + tap_offset(c, 0), c.weight_source, channels, rows);
-  }
-  const bool dense = taps_are_dense(c);
-  if (dense && c.weight_source == taps) {
-    for (int64_t row = 0; row < rows; ++row) {
-      copy_spilling(to + row * pitch, w + tap_offset(c, 0) + row * c.weight_dest, channels * taps);
-    }
-    return;
-  }
-  // Channel by channel, since here the rows of one channel are the closer neighbours.
-  for (int64_t k = 0; k < channels; ++k, w += c.weight_source, to += taps) {
-    for (int64_t row = 0; row < rows; ++row) {
-      const Storage* from = w + row * c.weight_dest;
-      compute_t<Storage>* out = to + row * pitch;
-      if (dense) {
-        copy_spilling(out, from + tap_offset(c, 0), taps);
-        continue;
+void transpose_filter_rows(const Correlation& c, const Storage* w, int64_t rows, compute_t<Storage>* to, int64_t pitch) {
+  using C = compute_t<Storage>;
+  constexpr int64_t lanes = kLanes<C>;
+  const int64_t channels = c.source_channels, columns = rows * c.h.kernel * c.w.kernel;
+  for (int64_t k = 0; k < channels; k += lanes, w += lanes * c.weight_source) {
+    const int64_t count = smaller(lanes, channels - k);
+    C* out = to + k;
+    // The filter coordinates of the next column, and the taps that come next.
+    int64_t h = 0, x = 0, tap_h = 0, tap_w = 0;
+    for (int64_t column = 0; column < columns; column += lanes) {
+      const int64_t width = smaller(lanes, columns - column);
+      vec<C> square[lanes];
+      for (int64_t i = 0; i < lanes; ++i) {
+        square[i] = i < count ? load_n(w + i * c.weight_source + column, width) : zero<C>();
       }
-      const Storage* line = from + c.h.kernel_first * c.weight_h + c.w.kernel_first * c.weight_w;
-      for (int64_t h = 0; h < c.h.taps; ++h, line += c.h.kernel_step * c.weight_h) {
-        for (int64_t x = 0; x < c.w.taps; ++x) *out++ = widen(line[x * c.w.kernel_step * c.weight_w]);
+      transpose_square<C>(square);
+      for (int64_t j = 0; j < width; ++j) {
+        const bool row_used = tap_h < c.h.taps && h == c.h.kernel_first + tap_h * c.h.kernel_step;
+        if (tap_w < c.w.taps && x == c.w.kernel_first + tap_w * c.w.kernel_step) {
+          if (row_used) store_n(out + (tap_h * c.w.taps + tap_w) * channels, square[j], count);
+          ++tap_w;
+        }
+        if (++x < c.w.kernel) continue;
+        x = tap_w = 0;
+        tap_h += row_used;
+        if (++h < c.h.kernel) continue;
+        h = tap_h = 0;
+        out += pitch;
       }
     }
   }
 }
 
-// Block `index` counts the channel blocks of all groups.
 template <class Storage>
-void pack_weight_block(const Correlation& c, const Storage* w, int64_t index, compute_t<Storage>* packed) {
+void pack_filter_rows(const Correlation& c, const Storage* w, int64_t rows, compute_t<Storage>* to, int64_t pitch) {
+  const int64_t channels = c.source_channels, taps = c.taps();
+  if (!c.tap_major && c.weight_source == taps && taps_are_dense(c)) {
+    for (int64_t row = 0; row < rows; ++row) {
+      copy_spilling(to + row * pitch, w + tap_offset(c, 0) + row * c.weight_dest, channels * taps);
+    }
+    return;
+  }
+  const bool dense_kernel = (c.w.kernel == 1 || c.weight_w == 1) && (c.h.kernel == 1 || c.weight_h == c.w.kernel);
+  if (c.tap_major && dense_kernel && c.weight_dest == c.h.kernel * c.w.kernel) {
+    return transpose_filter_rows(c, w, rows, to, pitch);
+  }
+  const int64_t tap_step = c.tap_major ? channels : 1, channel_step = c.tap_major ? 1 : taps;
+  for (int64_t row = 0; row < rows; ++row, w += c.weight_dest, to += pitch) {
+    for (int64_t tap = 0; tap < taps; ++tap) {
+      const Storage* from = w + tap_offset(c, tap);
+      compute_t<Storage>* out = to + tap * tap_step;
+      for (int64_t k = 0; k < channels; ++k) out[k * channel_step] = widen(from[k * c.weight_source]);
+    }
+  }
+}
+
+// Blocks [begin, end), counting the channel blocks of all groups.
+template <class Storage>
+void pack_weight_blocks(const Correlation& c, const Storage* filters, int64_t begin, int64_t end,
+                        compute_t<Storage>* packed) {
   using C = compute_t<Storage>;
   const int64_t per_group = weight_blocks<C>(c), width = c.nhwc ? kTileColumns<C> : kTileRows;
-  const int64_t first = index % per_group * width, count = smaller(width, c.dest_channels - first);
-  w += index / per_group * c.weight_group + first * c.weight_dest;
-  packed += index * packed_block_size<C>(c);
-  if (!c.nhwc) return pack_filter_rows(c, w, count, packed, packed_pitch<C>(c.depth()));
-  for (int64_t j = 0; j < width; j += kLanes<C>) {
-    if (j < count) {
-      pack_panel_vector(c, w + j * c.weight_dest, smaller(kLanes<C>, count - j), packed + j);
+  for (int64_t index = begin; index < end;) {
+    const int64_t block = index % per_group, first = block * width;
+    const Storage* w = filters + index / per_group * c.weight_group + first * c.weight_dest;
+    C* to = packed + index * packed_block_size<C>(c);
+    if (!c.nhwc) {
+      // The rows of neighbouring blocks are one run.
+      const int64_t blocks = smaller(end - index, per_group - block);
+      pack_filter_rows(c, w, smaller(blocks * width, c.dest_channels - first), to, packed_pitch<C>(c.depth()));
+      index += blocks;
       continue;
     }
-    for (int64_t k = 0; k < c.depth(); ++k) store(packed + k * width + j, zero<C>());
+    const int64_t count = smaller(width, c.dest_channels - first);
+    for (int64_t j = 0; j < width; j += kLanes<C>) {
+      if (j < count) {
+        pack_panel_vector(c, w + j * c.weight_dest, smaller(kLanes<C>, count - j), to + j);
+        continue;
+      }
+      for (int64_t k = 0; k < c.depth(); ++k) store(to + k * width + j, zero<C>());
+    }
+    ++index;
   }
 }
 

@@ -1,7 +1,7 @@
 """What a backend is: kernels that say which problems they take, and plans that run one problem.
 
-A kernel answers with *all* its reasons against a problem, an empty list when it takes it; raising, explaining and skipping
-tests are built on that one list. Reasons used by several kernels are phrased once, here.
+A kernel answers with *all* its reasons against a problem, an empty list when it takes it; raising, explaining and
+skipping tests are built on that one list. Reasons used by several kernels are phrased once, here.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Context:
 #   conv2d(input, weight, bias or None), conv2d_grad_input(grad_output, weight), conv2d_grad_weight(grad_output, input),
 #   max_pool2d(input) -> (values, indices or None), max_pool2d_scatter(grad_output, indices),
 #   max_pool2d_gather(input, indices), avg_pool2d(input), avg_pool2d_grad_input(grad_output)
-# with 4-D tensors of the problem's shapes, dtype and device and any strides; it returns new tensors that are dense in the
-# problem's layout.
+# with 4-D tensors of the problem's shapes, dtype and device and any strides; it returns new tensors that are dense in
+# the problem's layout.
 Plan = Callable[..., object]
 
 

@@ -1,6 +1,6 @@
 """Runs one ONNX layer in a process of its own, a block of calls whenever the parent asks: thread pools never compete.
 
-Started as ``python external_worker.py <runtime> <threads>``; reads a JSON command a line and answers with one. It imports
+Started as ``python external_worker.py <runtime> <threads>``; reads a JSON command a line, answers with one. It imports
 nothing of the package.
 """
 

@@ -136,21 +136,22 @@ def judge(problem: Problem, result: object, right: Truth, tier: str = "ieee", ch
         return Verdict(float("inf"), "indices differ from torch's")
     wide = values.to(torch.float64)
     if right.magnitude is None:
-        equal = torch.equal(wide, right.values)
-        return Verdict(0.0 if equal else float("inf"), None if equal else _where(wide, right.values))
-    share = tolerance.relative(problem.dtype, tier, _reduction(problem))
-    allowed = right.magnitude * share + tolerance.absolute(problem.dtype)
-    excess = (wide - right.values).abs() / allowed
-    worst = float(excess.nan_to_num(nan=float("inf")).max()) if excess.numel() else 0.0
-    return Verdict(
-        worst, None if worst <= 1.0 else f"error {worst:.3g} times the allowed one; {_where(wide, right.values)}"
+        allowed = torch.zeros_like(wide)
+    else:
+        share = tolerance.relative(problem.dtype, tier, _reduction(problem))
+        allowed = right.magnitude * share + tolerance.absolute(problem.dtype)
+    equal = wide == right.values
+    excess = (
+        ((wide - right.values).abs() / allowed)
+        .masked_fill(equal, 0.0)
+        .nan_to_num(nan=float("inf"), posinf=float("inf"))
     )
-
-
-def _where(got: torch.Tensor, expected: torch.Tensor) -> str:
-    distance = (got - expected).abs().nan_to_num(nan=float("inf"))
-    place = [int(index) for index in torch.unravel_index(distance.argmax(), distance.shape)]
-    return f"largest at {place}: {got[tuple(place)]:.9g}, expected {expected[tuple(place)]:.9g}"
+    worst = float(excess.max()) if excess.numel() else 0.0
+    if worst <= 1.0:
+        return Verdict(worst)
+    place = tuple(int(index) for index in torch.unravel_index(excess.argmax(), excess.shape))
+    where = f"at {list(place)}: {wide[place]:.9g}, expected {right.values[place]:.9g}"
+    return Verdict(worst, f"error {worst:.3g} times the allowed one {where}")
 
 
 def _dense_in(tensor: torch.Tensor, layout: str) -> bool:

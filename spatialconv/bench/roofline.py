@@ -107,8 +107,10 @@ def _best(call, calls: int, device: str, seconds: float, now=time.perf_counter) 
 
 
 def _matmul(dtype: str, device: str, seconds: float) -> float:
-    """Operations a second of all threads together, or of one by CPU time times their number, where that is more: on a busy
-    machine threads wait for each other, and the peak must not look lower than it is."""
+    """Operations a second of all threads together, or of one by CPU time times their number, where that is more.
+
+    On a busy machine threads wait for each other, and the peak must not look lower than it is.
+    """
     side = _SIDE if device == "cpu" else 8192
     left, right = (torch.randn(side, side, device=device).to(DTYPES[dtype]) for _ in range(2))
     out = torch.empty_like(left)

@@ -1,6 +1,6 @@
 """Interleaved timing: every round times a block of calls of each variant, so all of them see the same machine.
 
-A block is long enough for the clock. With one thread the process's CPU time is read, to which other processes do not add;
+A block is long enough for the clock. With one thread the process's CPU time is read, which excludes other processes;
 otherwise wall time, and a round in which a thread was pushed off its core is left out where enough others remain.
 """
 

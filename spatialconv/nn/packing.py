@@ -120,12 +120,12 @@ class PackedConv2d:
         if problem.empty:
             return None
         context = replace(current_context(problem.device), prepacked=True)
-        kernel = choose(problem, requested(layer.backend)).kernel
+        choice = choose(problem, requested(layer.backend))
+        kernel, plan = choice.kernel, choice.plan
         packed = None if kernel.refusals(problem, context) else kernel.packed_weight(problem, context, weight.detach())
         if packed is None:
-            return None
-        packed = self._store(packed)
-        plan = kernel.plan(problem, context)
+            return lambda input, bias: plan(input, weight, bias)
+        packed, plan = self._store(packed), kernel.plan(problem, context)
         return lambda input, bias: plan(input, packed, bias)
 
     def _store(self, packed: Tensor) -> Tensor:

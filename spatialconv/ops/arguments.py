@@ -19,7 +19,9 @@ from ..shapes import (
     check_not_negative,
     check_positive,
     conv_output_size,
+    integer,
     output_layout,
+    pair,
     pool_output_size,
     require,
 )
@@ -74,18 +76,21 @@ def conv2d_output_size(op: str, input_size, kernel_size, stride, padding, dilati
     """Rows and columns of the output; refuses a filter that does not fit the padded input."""
     top, left, bottom, right = four_sides(padding)
     check_positive(op, "kernel_size", kernel_size)
-    sizes = []
-    axes = zip(("rows", "columns"), input_size, kernel_size, stride, (top, left), (bottom, right), dilation, strict=True)
-    for name, size, kernel, step, before, after, spacing in axes:
-        padded, reach = size + before + after, spacing * (kernel - 1) + 1
-        require(
-            padded >= reach,
-            lambda: argument_error(
-                op, "weight", f"a filter of at most {padded} {name}, the padded input's", f"{reach} with dilation"
-            ),
-        )
-        sizes.append(conv_output_size(size, kernel, step, before, after, spacing))
-    return sizes
+    axes = zip(
+        ("rows", "columns"), input_size, kernel_size, stride, (top, left), (bottom, right), dilation, strict=True
+    )
+    return [_filter_positions(op, *axis) for axis in axes]
+
+
+def _filter_positions(op: str, axis: str, size, kernel, stride, before, after, dilation):
+    padded, reach = size + before + after, dilation * (kernel - 1) + 1
+    require(
+        padded >= reach,
+        lambda: argument_error(
+            op, "weight", f"a filter of at most {padded} {axis}, the padded input's", f"{reach} with dilation"
+        ),
+    )
+    return conv_output_size(size, kernel, stride, before, after, dilation)
 
 
 def check_conv2d(op: str, input: Tensor, weight: Tensor, bias: Tensor | None, stride, padding, dilation, groups):
@@ -108,11 +113,7 @@ def check_conv2d(op: str, input: Tensor, weight: Tensor, bias: Tensor | None, st
             f"{channels}: {tuple(input.shape)}",
         ),
     )  # fmt: skip
-    if bias is not None:
-        require(
-            bias.dim() == 1 and bias.shape[0] == oc,
-            lambda: argument_error(op, "bias", f"shape ({oc},)", tuple(bias.shape)),
-        )
+    _check_bias(op, bias, oc)
     oh, ow = conv2d_output_size(op, (ih, iw), (kh, kw), stride, padding, dilation)
     for size in (ih, iw):
         require(
@@ -130,6 +131,58 @@ def conv2d_problem(op, shape, weight_shape, output_shape, stride, padding, dilat
         weight_shape[2], weight_shape[3], stride[0], stride[1], padding[0], padding[1], dilation[0], dilation[1],
         groups, bias, DTYPE_NAMES[tensors[0].dtype], output_layout(*tensors), tensors[0].device.type,
     )  # fmt: skip
+
+
+def conv_transpose2d_geometry(input, weight, bias, stride, padding, output_padding, groups, dilation) -> tuple:
+    """Every check of a transposed convolution. Returns the size of its output, then stride, padding, dilation and
+    groups of the convolution that it transposes."""
+    op = "conv_transpose2d"
+    stride, padding = pair(op, "stride", stride), pair(op, "padding", padding)
+    dilation, extra = pair(op, "dilation", dilation), pair(op, "output_padding", output_padding)
+    groups = integer(op, "groups", groups)
+    check_tensors(op, input=input, weight=weight, bias=bias)
+    check_rank(op, "input", input)
+    check_rank(op, "weight", weight)
+    check_geometry(op, stride, padding, dilation, groups)
+    check_not_negative(op, "output_padding", extra)
+    check_positive(op, "weight's sizes", weight.shape[1:])
+    require(
+        weight.shape[0] % groups == 0,
+        lambda: argument_error(op, "weight", f"input channels divisible by groups={groups}", tuple(weight.shape)),
+    )
+    require(
+        input.shape[1] == weight.shape[0],
+        lambda: argument_error(op, "input", f"{weight.shape[0]} channels, as weight has", tuple(input.shape)),
+    )
+    channels = weight.shape[1] * groups
+    _check_bias(op, bias, channels)
+    axes = zip(input.shape[2:], weight.shape[2:], stride, padding, extra, dilation, strict=True)
+    sizes = [_transposed_size(op, input, *axis) for axis in axes]
+    check_fits(op, "input", (input.shape[0], channels, *sizes))
+    behind = [edge - more for edge, more in zip(padding, extra, strict=True)]
+    return sizes, stride, [*padding, *behind], dilation, groups
+
+
+def _transposed_size(op: str, input: Tensor, size, kernel, stride, padding, extra, dilation):
+    require(
+        (extra < stride) | (extra < dilation),
+        lambda: argument_error(op, "output_padding", f"less than stride {stride} or dilation {dilation}", extra),
+    )
+    require(
+        (size > 0) | (input.shape[0] == 0),
+        lambda: argument_error(op, "input", "no empty rows or columns", tuple(input.shape)),
+    )
+    result = (size - 1) * stride - 2 * padding + dilation * (kernel - 1) + extra + 1
+    require(result > 0, lambda: argument_error(op, "input", "an output of at least 1 row and column", result))
+    return result
+
+
+def _check_bias(op: str, bias: Tensor | None, channels) -> None:
+    if bias is not None:
+        require(
+            bias.dim() == 1 and bias.shape[0] == channels,
+            lambda: argument_error(op, "bias", f"shape ({channels},)", tuple(bias.shape)),
+        )
 
 
 def check_conv2d_grad_input(op, grad_output, weight, input_size, stride, padding, dilation, groups):
@@ -162,16 +215,20 @@ def check_conv2d_grad_weight(op, grad_output, input, kernel_size, stride, paddin
         grad_output.shape[0] == input.shape[0],
         lambda: argument_error(op, "grad_output", f"{input.shape[0]} images, as input has", tuple(grad_output.shape)),
     )
-    for name, tensor in (("input", input), ("grad_output", grad_output)):
-        require(
-            tensor.shape[1] % groups == 0,
-            lambda: argument_error(op, name, f"channels divisible by groups={groups}", tuple(tensor.shape)),
-        )
+    _check_groups(op, "input", input, groups)
+    _check_groups(op, "grad_output", grad_output, groups)
     expected = conv2d_output_size(op, input.shape[2:], kernel_size, stride, padding, dilation)
     _check_output(op, grad_output, expected)
     shape = (grad_output.shape[1], input.shape[1] // groups, *kernel_size)
     check_fits(op, "kernel_size", shape)
     return shape
+
+
+def _check_groups(op: str, name: str, tensor: Tensor, groups) -> None:
+    require(
+        tensor.shape[1] % groups == 0,
+        lambda: argument_error(op, name, f"channels divisible by groups={groups}", tuple(tensor.shape)),
+    )
 
 
 def _check_output(op: str, grad_output: Tensor, expected: Sequence[int]) -> None:
@@ -215,15 +272,17 @@ def pool2d_output_size(op, input_shape, kernel_size, stride, padding, dilation, 
         for value in values:
             if isinstance(value, int) and value > INT64_MAX // 2**32:
                 raise argument_error(op, name, f"at most {INT64_MAX // 2**32}", value)
-    sizes = []
-    for size, kernel, step, edge, spacing in zip(input_shape[2:], kernel_size, stride, padding, dilation, strict=True):
-        outputs = pool_output_size(size, kernel, step, edge, spacing, ceil_mode)
-        require(
-            outputs >= 1,
-            lambda: argument_error(op, "kernel_size", f"a window inside the input {tuple(input_shape)}", kernel),
-        )
-        sizes.append(outputs)
-    return tuple(sizes)
+    axes = zip(input_shape[2:], kernel_size, stride, padding, dilation, strict=True)
+    return tuple(_window_positions(op, input_shape, *axis, ceil_mode) for axis in axes)
+
+
+def _window_positions(op: str, input_shape, size, kernel, stride, padding, dilation, ceil_mode):
+    outputs = pool_output_size(size, kernel, stride, padding, dilation, ceil_mode)
+    require(
+        outputs >= 1,
+        lambda: argument_error(op, "kernel_size", f"a window inside the input {tuple(input_shape)}", kernel),
+    )
+    return outputs
 
 
 def check_divisor(op: str, divisor: int | None) -> int | None:
@@ -252,7 +311,10 @@ def check_indices(op: str, name: str, tensor: Tensor, indices: Tensor) -> None:
     """Indices have the shape of the pooled tensor they belong to."""
     check_rank(op, "indices", indices)
     for size, wanted in zip(indices.shape, tensor.shape, strict=True):
-        require(size == wanted, lambda: argument_error(op, "indices", f"shape {tuple(tensor.shape)} of {name}", tuple(indices.shape)))
+        require(
+            size == wanted,
+            lambda: argument_error(op, "indices", f"shape {tuple(tensor.shape)} of {name}", tuple(indices.shape)),
+        )
 
 
 def pool2d_problem(

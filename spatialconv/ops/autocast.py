@@ -1,6 +1,7 @@
 """Autocast: a convolution runs in the dtype the caller's autocast region asks for, as torch's does.
 
-``torch.library.register_autocast`` fixes one dtype for good, hence the keys' own kernels. Pooling keeps its input's dtype.
+``torch.library.register_autocast`` fixes one dtype for good, hence the keys' own kernels. Pooling keeps its input's
+dtype.
 """
 
 from __future__ import annotations

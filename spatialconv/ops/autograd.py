@@ -1,8 +1,8 @@
 """Autograd, forward-mode AD and ``torch.func`` for the ops, on the ops' own Autograd key.
 
-``torch.library.register_autograd`` breaks ``torch.func.grad`` and gives a silent zero tangent in forward mode, so the key's
-kernel is ours: it applies a single-level autograd function, as functorch's own machinery does. This file alone uses
-torch's private names for that; ``missing_names`` says which of them this torch lacks.
+``torch.library.register_autograd`` breaks ``torch.func.grad`` and gives a silent zero tangent in forward mode, so the
+key's kernel is ours: it applies a single-level autograd function, as functorch's own machinery does. This file alone
+uses torch's private names for that; ``missing_names`` says which of them this torch lacks.
 """
 
 from __future__ import annotations
@@ -21,10 +21,17 @@ _C = torch._C
 def missing_names() -> list[str]:
     """The private names used here that this torch lacks; empty on every supported one."""
     wanted = {
-        _C: ("_are_functorch_transforms_active", "_AutoDispatchBelowAutograd", "_after_autograd_keyset", "_any_requires_grad"),
+        _C: (
+            "_are_functorch_transforms_active",
+            "_AutoDispatchBelowAutograd",
+            "_after_autograd_keyset",
+            "_any_requires_grad",
+        ),
         forward_ad: ("_current_level", "_set_fwd_grad_enabled"),
     }
-    return [f"{module.__name__}.{name}" for module, names in wanted.items() for name in names if not hasattr(module, name)]
+    return [
+        f"{module.__name__}.{name}" for module, names in wanted.items() for name in names if not hasattr(module, name)
+    ]
 
 
 def _below_autograd(op, keyset, args):

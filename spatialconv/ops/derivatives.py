@@ -2,9 +2,9 @@
 
     T(x, w, g) = Σ g · (w ∗ x)      conv2d = ∂T/∂g,  conv2d_grad_input = ∂T/∂x,  conv2d_grad_weight = ∂T/∂w
 
-Average pooling's adjoint is its gradient; max pooling is a gather by indices, its gradient the scatter, and so on for ever.
-``pull[op](args, outputs, grad, needs)`` gives the gradient by each leading tensor argument (None where not needed);
-``push[op](args, outputs, tangents)`` the tangent of the (first) output.
+Average pooling's adjoint is its gradient; max pooling is a gather by indices, its gradient the scatter, and so on for
+ever. ``pull[op](args, outputs, grad, needs)`` gives the gradient by each leading tensor argument (None where not
+needed); ``push[op](args, outputs, tangents)`` the tangent of the (first) output.
 """
 
 from __future__ import annotations

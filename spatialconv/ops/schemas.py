@@ -1,9 +1,9 @@
 """The ops: schema, problem and fake kernel of each, once for all backends.
 
 ``backend`` is the caller's request ('auto', 'extension', 'extension:gemm'); it is resolved inside the real kernel, and
-neither the fake kernel nor the output's layout depends on it. ``padding`` has two entries, or four as (top, left, bottom,
-right). ``adaptive_size`` empty means windows of kernel, stride, padding and dilation; with two entries it is the output size
-of adaptive pooling and those are ignored.
+neither the fake kernel nor the output's layout depends on it. ``padding`` has two entries, or four as (top, left,
+bottom, right). ``adaptive_size`` empty means windows of kernel, stride, padding and dilation; with two entries it is
+the output size of adaptive pooling and those are ignored.
 """
 
 from __future__ import annotations
@@ -42,9 +42,7 @@ SCHEMAS = {
 for _name, _schema in SCHEMAS.items():
     LIBRARY.define(_name + _schema, tags=(torch.Tag.pt2_compliant_tag,))
 
-OPS: dict[str, torch._ops.OpOverload] = {
-    name: getattr(getattr(torch.ops, NAMESPACE), name).default for name in SCHEMAS
-}
+OPS: dict[str, torch._ops.OpOverload] = {name: getattr(getattr(torch.ops, NAMESPACE), name).default for name in SCHEMAS}
 
 
 def _empty(shape, tensor: Tensor, layout: str, dtype: torch.dtype | None = None) -> Tensor:

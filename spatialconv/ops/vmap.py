@@ -1,7 +1,7 @@
 """``torch.func.vmap`` of the ops, exact for any groups.
 
-A batch dimension of the images folds into the images; one of the weights folds into the groups, outermost, since a group
-per batch entry is what a batch of weights means.
+A batch dimension of the images folds into the images; one of the weights folds into the groups, outermost, since a
+group per batch entry is what a batch of weights means.
 """
 
 from __future__ import annotations

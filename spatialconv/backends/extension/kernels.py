@@ -1,7 +1,7 @@
 """The compiled CPU kernels: which problems each takes, and plans that call them on raw addresses.
 
-Operands that are not dense in the problem's layout are copied into it by name, with ``dense``; a weight is read as it lies,
-contiguous or channels_last.
+Operands that are not dense in the problem's layout are copied into it by name, with ``dense``; a weight is read as it
+lies, contiguous or channels_last.
 """
 
 from __future__ import annotations

@@ -28,9 +28,7 @@ def wide(tensor: Tensor) -> Tensor:
 def taps(p: Conv2dProblem, padded: Tensor) -> Tensor:
     """A view [n, ic, kh, kw, oh, ow] of the padded input: what each tap of the filter sees at each output."""
     n, c, h, w = padded.stride()
-    return padded.as_strided(
-        (p.n, p.ic, p.kh, p.kw, p.oh, p.ow), (n, c, h * p.dh, w * p.dw, h * p.sh, w * p.sw)
-    )
+    return padded.as_strided((p.n, p.ic, p.kh, p.kw, p.oh, p.ow), (n, c, h * p.dh, w * p.dw, h * p.sh, w * p.sw))
 
 
 def columns(p: Conv2dProblem, input: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Pooling tap by tap: every window is walked in the same order, all windows at once.
 
-``walk`` yields, for each step of that order, the rows and columns that the windows read and which windows are long enough
-to have the step; so dilated, clipped and adaptive windows are one case.
+``walk`` yields, for each step of that order, the rows and columns that the windows read and which windows are long
+enough to have the step; so dilated, clipped and adaptive windows are one case.
 """
 
 from __future__ import annotations

@@ -1,0 +1,153 @@
+"""The command line: every command's help, its output, its exit code, what it refuses."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from spatialconv import dispatch, settings, tuned
+from spatialconv.bench import roofline
+from spatialconv.cli import app
+
+COMMANDS = ("bench", "check", "explain", "info", "tune")
+PROBLEM = "conv2d n1 ic8 ih9 iw9 oc8 kh3 kw3 ph1 pw1 f32 nchw cpu"
+
+
+def invoke(*words: str):
+    return CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(app, list(words))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_examples(command):
+    found = invoke(command, "--help")
+    assert found.exit_code == 0
+    assert f"spatialconv {command}" in found.output and "Examples" in found.output
+
+
+def test_help_names_the_commands():
+    found = invoke("--help")
+    assert all(command in found.output for command in COMMANDS)
+
+
+def test_version():
+    import spatialconv
+
+    assert invoke("--version").output.strip() == spatialconv.__version__
+
+
+def test_explain_says_what_the_dispatcher_says():
+    found = invoke("explain", PROBLEM)
+    assert found.exit_code == 0 and found.output.strip() == str(dispatch.explain_problem(PROBLEM))
+    refused = invoke("explain", PROBLEM, "--backend", "extension:depthwise")
+    assert refused.exit_code == 1 and "nothing takes it" in refused.output
+    assert invoke("explain", "conv2d what").exit_code == 2
+    assert invoke("explain", PROBLEM, "--backend", "cudnn").exit_code == 2
+
+
+def test_info_has_every_section():
+    found = invoke("info")
+    assert found.exit_code == 0
+    for word in ("versions", "torch", "instruction set in use", "backends", "reference", *settings.ENVIRONMENT):
+        assert word in found.output
+    facts = json.loads(invoke("info", "--json").output)
+    assert set(facts["backends"]) == set(dispatch.backends())
+
+
+def test_check_passes_on_a_subset_and_fails_on_a_wrong_kernel(monkeypatch):
+    from spatialconv.backends.reference import BACKEND
+
+    chosen = (
+        "check",
+        "--backend",
+        "reference",
+        "--op",
+        "conv2d",
+        "--dtype",
+        "f32",
+        "--dtype",
+        "f64",
+        "--layout",
+        "nhwc",
+    )
+    found = invoke(*chosen)
+    assert found.exit_code == 0, found.output
+    assert "correctness" in found.output and "gradients" in found.output and "equivariance" in found.output
+    kernel = next(one for one in BACKEND.kernels if "conv2d" in one.ops)
+    right = kernel.functions["conv2d"]
+    monkeypatch.setitem(kernel.functions, "conv2d", lambda *operands: right(*operands) + 1e-3)
+    dispatch.forget_choices()
+    try:
+        found = invoke(*chosen, "--part", "correctness")
+    finally:
+        monkeypatch.undo()
+        dispatch.forget_choices()
+    assert found.exit_code == 1 and "WRONG" in found.output
+
+
+def test_check_of_the_extension_on_a_subset():
+    found = invoke(
+        "check", "--backend", "extension:direct", "--op", "conv2d", "--dtype", "f32", "--part", "correctness"
+    )
+    assert found.exit_code == 0, found.output
+
+
+def test_check_refuses_unknown_words():
+    assert invoke("check", "--op", "conv3d").exit_code == 2
+    assert invoke("check", "--backend", "cudnn").exit_code == 2
+
+
+@pytest.fixture
+def suite(tmp_path):
+    path = tmp_path / "mine.txt"
+    path.write_text("n2 ic8 ih9 iw9 oc8 kh3 kw3 ph1 pw1 *2\nmax_pool2d n2 ic8 ih9 iw9 kh2 kw2\n")
+    return path
+
+
+def test_bench_writes_json_and_picture_resumes_and_compares(suite, tmp_path, monkeypatch):
+    peaks = roofline.Roofline({"f32": 1e14}, ((2**14, 1e14), (2**27, 1e14)), 1, "cpu")
+    monkeypatch.setattr(roofline, "measure", lambda *arguments, **named: peaks)
+    result = tmp_path / "r.json"
+    words = ("bench", "--suite", str(suite), "--backend", "reference", "--layout", "nchw", "--budget", "0")
+    found = invoke(*words, "--json", str(result))
+    assert found.exit_code == 0, found.output
+    assert "max_pool2d" in found.output and "network mine" in found.output
+    first = json.loads(result.read_text())
+    assert len(first["rows"]) == 5 and (tmp_path / "r.png").stat().st_size > 1000
+    again = invoke(*words, "--json", str(result), "--resume", "--compare", str(result))
+    assert again.exit_code == 0, again.output
+    assert json.loads(result.read_text())["rows"] == first["rows"]
+    assert "5 rows compared, 5 without a certain change" in again.output
+    for row in first["rows"]:
+        for entry in row["peers"].values():
+            entry.update(ratio=entry["ratio"] * 100, low=entry["low"] * 100, high=entry["high"] * 100)
+    old = tmp_path / "old.json"
+    old.write_text(json.dumps(first))
+    worse = invoke(*words, "--json", str(result), "--resume", "--compare", str(old))
+    assert worse.exit_code == 1 and "slower" in worse.output
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--suite", "no-such-suite"),
+        ("--backend", "cudnn"),
+        ("--layout", "nwhc"),
+        ("--dtype", "f8"),
+        ("--pass", "sideways"),
+        ("--peer", "mkl"),
+        ("--cache", "warm"),
+        ("--filter", "kh99"),
+    ],
+)
+def test_bench_refuses_unknown_words(words, tmp_path):
+    found = invoke("bench", *words, "--json", str(tmp_path / "r.json"))
+    assert found.exit_code == 2 and not (tmp_path / "r.json").exists()
+
+
+def test_tune_writes_only_without_dry_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(tuned, "path", lambda: tmp_path / "tuned.json")
+    found = invoke("tune", PROBLEM, "--budget", "0", "--dry-run")
+    assert found.exit_code == 0, found.output
+    assert "1 problems measured" in found.output and not (tmp_path / "tuned.json").exists()
