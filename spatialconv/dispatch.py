@@ -77,19 +77,13 @@ def known_requests() -> list[str]:
 
 def check_request(request: str) -> str:
     """The request itself; ValueError lists the known ones where it is none of them."""
-    if request in _known():
+    if request in _KNOWN:
         return request
     raise ValueError(f"spatialconv: backend: expected one of {', '.join(known_requests())}, got {request!r}")
 
 
-_known_memo: frozenset[str] = frozenset()
-
-
-def _known() -> frozenset[str]:
-    global _known_memo
-    if not _known_memo:
-        _known_memo = frozenset(known_requests())
-    return _known_memo
+# A constant, since code that torch.compile traces reads it: a remembered value would be one more reason to compile anew.
+_KNOWN = frozenset(known_requests())
 
 
 @contextmanager
@@ -111,7 +105,7 @@ def requested(backend: str | None) -> str:
     """The request in force: the argument, else use_backend, else SPATIALCONV_BACKEND, else 'auto'."""
     if backend is not None:
         return check_request(backend)
-    return local.request or check_request(settings.default_backend())
+    return local.request or check_request(settings.DEFAULT_BACKEND)
 
 
 def gradient_request(request: str) -> str:

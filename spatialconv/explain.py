@@ -15,19 +15,20 @@ from .problem import Problem
 from .shapes import memory_format
 
 
-class _FirstOp(TorchDispatchMode):
-    """Notes the first op of ours and lets nothing compute."""
+class _Found(Exception):
+    """The op that a call comes to, thrown before it computes."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: tuple[str, tuple] | None = None
+    def __init__(self, name: str, args: tuple) -> None:
+        self.name, self.op_args = name, args
+
+
+class _FirstOp(TorchDispatchMode):
+    """Stops a call at the first op of ours."""
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         for name, op in OPS.items():
             if function is op:
-                self.seen = self.seen or (name, args)
-                shape_only = [value.to("meta") if isinstance(value, Tensor) else value for value in args]
-                return function(*shape_only)
+                raise _Found(name, args)
         return function(*args, **(kwargs or {}))
 
 
@@ -48,11 +49,13 @@ def explain(what: str | Problem | Callable, *args, backend: str | None = None, *
     """
     if not callable(what):
         return explain_problem(what, backend)
-    with _FirstOp() as recorder, torch.no_grad():
-        what(*args, backend=backend, **kwargs)
-    if recorder.seen is None:
+    try:
+        with _FirstOp(), torch.no_grad():
+            what(*args, backend=backend, **kwargs)
+    except _Found as found:
+        name, op_args = found.name, found.op_args
+    else:
         raise ValueError(f"explain: {getattr(what, '__name__', what)!r} is none of spatialconv's functions")
-    name, op_args = recorder.seen
     problem, operands = PROBLEMS[name](*op_args)
     return explain_problem(problem, op_args[-1], notes=_copies(name, problem, operands))
 

@@ -74,6 +74,8 @@ def conv2d(
             return entry.plan(input, weight, bias)
     _check_tensor("conv2d", "input", input)
     _check_tensor("conv2d", "weight", weight)
+    if bias is not None:
+        _check_tensor("conv2d", "bias", bias)
     if input.dim() == 3:
         return conv2d(input.unsqueeze(0), weight, bias, stride, padding, dilation, groups, backend=backend).squeeze(0)
     _check_batched("conv2d", input)

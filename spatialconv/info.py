@@ -78,7 +78,7 @@ def collect() -> dict[str, dict[str, str]]:
         facts["backends"][name] = ", ".join(kernels) if entry.available else f"not available: {entry.reason}"
     for name, meaning in settings.ENVIRONMENT.items():
         value = os.environ.get(name)
-        facts["environment"][name] = f"{'not set' if value is None else value!r} ({meaning})"
+        facts["environment"][name] = f"{'not set' if value is None else repr(value)} ({meaning})"
     return facts
 
 

@@ -14,10 +14,8 @@ ENVIRONMENT = {
 }
 
 
-@cache
-def default_backend() -> str:
-    """The request in SPATIALCONV_BACKEND, or 'auto'."""
-    return os.environ.get("SPATIALCONV_BACKEND", "").strip() or "auto"
+# The request where neither backend= nor use_backend() says; a plain name, since compiled code reads it.
+DEFAULT_BACKEND = os.environ.get("SPATIALCONV_BACKEND", "").strip() or "auto"
 
 
 @cache

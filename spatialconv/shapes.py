@@ -118,6 +118,19 @@ def memory_format(layout: str) -> torch.memory_format:
     return torch.channels_last if layout == "nhwc" else torch.contiguous_format
 
 
+def dense_strides(shape: Sequence[int], layout: str) -> tuple[int, ...]:
+    """Element strides of a dense 4-D tensor, in the order of its dimensions."""
+    _, c, h, w = shape
+    return (c * h * w, 1, w * c, c) if layout == "nhwc" else (c * h * w, h * w, w, 1)
+
+
+def as_result(tensor: torch.Tensor, layout: str) -> torch.Tensor:
+    """A dense tensor of the layout whose strides say so also where a size of 1 would leave it open."""
+    tensor = dense(tensor, layout)
+    strides = dense_strides(tensor.shape, layout)
+    return tensor if tensor.stride() == strides else tensor.as_strided(tensor.shape, strides)
+
+
 def dense(tensor: torch.Tensor, layout: str) -> torch.Tensor:
     """The tensor itself where it is dense in the layout, else a copy that is."""
     return tensor.contiguous(memory_format=memory_format(layout))

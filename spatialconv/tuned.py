@@ -41,9 +41,10 @@ def _table() -> dict[str, str]:
         content = json.loads(file.read_text())
     except (OSError, ValueError):
         return {}
-    if content.get("format") != FORMAT or content.get("machine") != machine():
+    if not isinstance(content, dict) or content.get("format") != FORMAT or content.get("machine") != machine():
         return {}
-    return content["choices"]
+    choices = content.get("choices")
+    return choices if isinstance(choices, dict) else {}
 
 
 def lookup(problem: Problem, context: Context) -> str | None:

@@ -156,6 +156,11 @@ def flat(result) -> tuple[Tensor, ...]:
     return tuple(result) if isinstance(result, (tuple, list)) else (result,)
 
 
+def layout_of(tensor: Tensor) -> tuple[int, ...]:
+    """The strides that matter: those of sizes above 1."""
+    return tuple(stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if size > 1)
+
+
 def assert_same(ours, theirs, **tolerance) -> None:
     """Values, dtypes and shapes of results, tuples included."""
     for left, right in zip(flat(ours), flat(theirs), strict=True):

@@ -27,6 +27,14 @@ conv_transpose2d n4 ic8 ih5 iw5 oc4 kh2 kw2 sh2 sw2 bias *2
 """
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture
 def tiny(tmp_path):
     path = tmp_path / "tiny.txt"
@@ -272,8 +280,8 @@ def test_a_run_from_end_to_end(tiny, tmp_path):
     assert means["reference", "nchw", "forward", "all"][1] == 5
     picture = plot.draw(content["rows"], "torch", tmp_path / "out" / "picture.png", "a title")
     assert picture.read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(ValueError, match="another settings"):
-        results.Store(store.path, results.head(replace(chosen, batch=7).as_dict()), resume=True)
+    with pytest.raises(ValueError, match="another seed"):
+        results.Store(store.path, results.head(replace(chosen, seed=7).as_dict()), resume=True)
     again = results.Store(store.path, results.head(chosen.as_dict()), resume=True)
     assert set(again.rows) == {work.key for work in works}
     assert not list(bench.rows(works, again.rows.__contains__))

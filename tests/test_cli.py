@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from spatialconv import dispatch, settings, tuned
@@ -13,6 +14,14 @@ from spatialconv.cli import app
 
 COMMANDS = ("bench", "check", "explain", "info", "tune")
 PROBLEM = "conv2d n1 ic8 ih9 iw9 oc8 kh3 kw3 ph1 pw1 f32 nchw cpu"
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def invoke(*words: str):
@@ -118,7 +127,7 @@ def test_bench_writes_json_and_picture_resumes_and_compares(suite, tmp_path, mon
     again = invoke(*words, "--json", str(result), "--resume", "--compare", str(result))
     assert again.exit_code == 0, again.output
     assert json.loads(result.read_text())["rows"] == first["rows"]
-    assert "5 rows compared, 5 without a certain change" in again.output
+    assert "5 rows compared with the older run, 5 without a certain change" in again.output
     for row in first["rows"]:
         for entry in row["peers"].values():
             entry.update(ratio=entry["ratio"] * 100, low=entry["low"] * 100, high=entry["high"] * 100)

@@ -78,13 +78,15 @@ def assert_same(mine, theirs):
     torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-11)
 
 
-@pytest.mark.parametrize("case", CASES, ids=name_of)
-@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+IN_LAYOUTS = [(case, "nchw") for case in CASES] + [(case, "nhwc") for case in CASES if len(case[3]) == 4]
+
+
+@pytest.mark.parametrize(
+    "case, layout", IN_LAYOUTS, ids=lambda value: value if isinstance(value, str) else name_of(value)
+)
 def test_outputs_and_gradients(case, layout):
     theirs, mine, input = layer_pair(case)
     if layout == "nhwc":
-        if input.dim() == 3:
-            pytest.skip("an unbatched image has no channels_last form")
         input = input.to(memory_format=torch.channels_last)
     expected, got = run(theirs, input), run(mine, input)
     assert_same(got, expected)

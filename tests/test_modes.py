@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from calls import CALLS, CONVOLUTIONS, FEW, TRANSPOSED, assert_same, flat
+from calls import CALLS, CONVOLUTIONS, FEW, TRANSPOSED, assert_same, flat, layout_of
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
@@ -65,7 +65,7 @@ def test_fake_and_meta_tensors(case, layout):
     meta = flat(case.ours(*(tensor.to("meta") for tensor in case.tensors(torch.float32, layout))))[0]
     assert isinstance(fake, FakeTensor) and meta.is_meta
     for other in (fake, meta):
-        assert (other.shape, other.stride(), other.dtype) == (real.shape, real.stride(), real.dtype)
+        assert (other.shape, layout_of(other), other.dtype) == (real.shape, layout_of(real), real.dtype)
 
 
 @pytest.mark.parametrize("case", CALLS, ids=str)
@@ -101,8 +101,14 @@ def test_flop_counter_agrees_with_torch(case):
             output.sum().backward()
         return forward.get_total_flops(), backward.get_total_flops()
 
-    assert count(case.ours) == count(case.theirs)
-    assert "conv" not in case.name or min(count(case.ours)) > 0
+    (forward, backward), theirs = count(case.ours), count(case.theirs)
+    assert forward == theirs[0]
+    if case.options.get("groups", 1) == 1:
+        assert backward == theirs[1]
+    else:
+        # torch counts the gradient of a grouped weight as if there were no groups; each gradient costs what forward does.
+        assert backward == 2 * forward < theirs[1]
+    assert "conv" not in case.name or forward > 0
 
 
 @pytest.mark.parametrize("case", FEW, ids=str)

@@ -1,5 +1,5 @@
-// The Python module: addresses and integers in, integers out. It knows nothing of tensors; shapes, dtypes and strides are
-// checked in Python before a call arrives here.
+// The Python module: addresses and integers in, integers out. It knows nothing of tensors; shapes, dtypes and strides
+// are checked in Python before a call arrives here.
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
@@ -34,9 +34,7 @@ bool cpu_has_f16c() {
   return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C);
 }
 
-bool cpu_runs_avx2() {
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && cpu_has_f16c();
-}
+bool cpu_runs_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && cpu_has_f16c(); }
 
 bool cpu_runs_avx512() {
   return cpu_runs_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -208,7 +206,8 @@ PyMethodDef method(const char* name, FastFunction function, const char* doc) {
 PyMethodDef g_methods[] = {
     method("levels", levels, "levels() -> tuple[str, ...]: instruction-set levels this CPU can run, weakest first."),
     method("kernels", kernels, "kernels(level) -> list[(op, name, dtype, handle)]."),
-    method("run", run, "run(handle, problem, x, w, y, aux, workspace, threads, packed) -> int: the thread pool's code."),
+    method("run", run,
+           "run(handle, problem, x, w, y, aux, workspace, threads, packed) -> int: the thread pool's code."),
     method("workspace_bytes", workspace_bytes, "workspace_bytes(handle, problem, threads) -> int."),
     method("packed_bytes", packed_bytes, "packed_bytes(handle, problem) -> int, 0 where weights are read as they are."),
     method("pack", pack, "pack(handle, problem, w, out, threads) -> int: the thread pool's code."),

@@ -1,5 +1,5 @@
-// Integer geometry shared by the kernels. Internal linkage: a copy compiled for one instruction-set level must not serve
-// another.
+// Integer geometry shared by the kernels. Internal linkage: a copy compiled for one instruction-set level must not
+// serve another.
 #pragma once
 #include <cstdint>
 
@@ -20,7 +20,9 @@ static constexpr Lanes lanes_inside(int64_t start, int64_t step, int64_t size, i
   return {first, larger(first, smaller(n, ceil_div(size - start, step)))};
 }
 
-// How many items of `work` multiply-adds each are worth handing to another thread.
-static constexpr int64_t grain_for(int64_t work) { return larger(1, 32768 / larger(1, work)); }
+// How many items of `work` multiply-adds each are worth handing to another thread; with one thread, all of them stay.
+static constexpr int64_t grain_for(int64_t work, int64_t threads) {
+  return threads > 1 ? larger(1, 32768 / larger(1, work)) : INT64_MAX;
+}
 
 }  // namespace spatialconv

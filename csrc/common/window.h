@@ -1,4 +1,5 @@
-// Pooling windows along one axis, and the divisor of an average. Internal linkage: every instruction-set level has its own.
+// Pooling windows along one axis, and the divisor of an average. Internal linkage: every instruction-set level has
+// its own.
 #pragma once
 #include <cstdint>
 

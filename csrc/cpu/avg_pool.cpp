@@ -63,8 +63,8 @@ int32_t avg_pool_single_column(const Pool2d& p, const Buffers& buffers) {
           for (int64_t i = 0; i < row.count; ++i) sum = sum + sum_run(x + i * p.x_stride[2], column.count);
         }
         const bool padded = p.include_pad != 0;
-        const C divisor = static_cast<C>(p.divisor != 0 ? p.divisor
-                                                        : divisor_at(rows, padded, oh) * divisor_at(columns, padded, 0));
+        const int64_t elements = divisor_at(rows, padded, oh) * divisor_at(columns, padded, 0);
+        const C divisor = static_cast<C>(p.divisor != 0 ? p.divisor : elements);
         mean = sum_of_lanes<C>(sum) / divisor;
       }
       static_cast<Storage*>(buffers.y)[n * p.y_stride[0] + c * p.y_stride[1] + oh * p.y_stride[2]] =

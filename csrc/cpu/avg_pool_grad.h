@@ -1,5 +1,5 @@
-// The gradient of average pooling in gather form: an input element collects, from every window that contains it, that window's
-// gradient over its divisor. Rows of windows are summed first, then columns. Dilation is always 1 here.
+// The gradient of average pooling in gather form: an input element collects, from every window that contains it, that
+// window's gradient over its divisor. Rows of windows are summed first, then columns. Dilation is always 1 here.
 #pragma once
 #include "../common/window.h"
 #include "rows.h"
@@ -122,7 +122,7 @@ class AvgGradRows {
         for (; scaled < readers.last; ++scaled) scale_row(gradient + scaled * p_.y_stride[2], scaled);
         sums = sum_rows(readers);
         summed = readers;
-        if (!plan_.channels_last && !p_.adaptive) spread_columns(sums);
+        if (!plan_.channels_last) spread_columns(sums);
       }
       write_row(sums, out + ih * p_.x_stride[2]);
     }
@@ -161,8 +161,29 @@ class AvgGradRows {
     return sums;
   }
 
-  // output_[iw] = the sum of the windows over column iw, by phase of the stride.
+  // One row of the result, in output_ from position output_lead() on.
   void spread_columns(const C* sums) {
+    if (p_.ow == 1) {
+      const Window window = window_at(column_axis(p_), 0);
+      fill_row(output_, window.first, C{0});
+      fill_row(output_ + window.first, window.count, sums[0]);
+      fill_row(output_ + window.first + window.count, p_.iw - window.first - window.count, C{0});
+    } else if (p_.adaptive) {
+      for (int64_t iw = 0; iw < p_.iw; ++iw) {
+        const Readers readers = column_readers_[iw];
+        C sum{0};
+        for (int64_t ow = readers.first; ow < readers.last; ++ow) sum += sums[ow];
+        output_[iw] = sum;
+      }
+    } else {
+      spread_phases(sums);
+    }
+  }
+
+  int64_t output_lead() const { return p_.ow == 1 || p_.adaptive ? 0 : p_.pw % p_.sw; }
+
+  // The sum of the windows over each column, by phase of the stride.
+  void spread_phases(const C* sums) {
     const int64_t origin = plan_.lead - plan_.phase_first;
     pad_row(sums, p_.ow, origin, plan_.lead + plan_.phase_count, C{0}, windows_);
     C* phases = p_.sw == 1 ? output_ : phases_;
@@ -179,18 +200,7 @@ class AvgGradRows {
 
   void write_row(const C* sums, Storage* out) {
     if (plan_.channels_last) return write_pixels(sums, out);
-    if (!p_.adaptive) return narrow_row(output_ + p_.pw % p_.sw, p_.iw, out);
-    if (p_.ow == 1) {
-      fill_row(output_, p_.iw, sums[0]);
-    } else {
-      for (int64_t iw = 0; iw < p_.iw; ++iw) {
-        const Readers readers = column_readers_[iw];
-        C sum{0};
-        for (int64_t ow = readers.first; ow < readers.last; ++ow) sum += sums[ow];
-        output_[iw] = sum;
-      }
-    }
-    narrow_row(output_, p_.iw, out);
+    narrow_row(output_ + output_lead(), p_.iw, out);
   }
 
   void write_pixels(const C* sums, Storage* out) {

@@ -1,5 +1,6 @@
-// The gradient of depthwise weights: dot products of the shifted input with grad_output. In nchw a channel's planes are staged
-// with one pitch, so that a tap is one offset; in nhwc every thread keeps private sums that are added in a fixed order.
+// The gradient of depthwise weights: dot products of the shifted input with grad_output. In nchw a channel's planes
+// are staged with one pitch, so that a tap is one offset; in nhwc every thread keeps private sums that are added in a
+// fixed order.
 #pragma once
 #include "depthwise_nchw.h"
 #include "depthwise_nhwc.h"
@@ -45,7 +46,8 @@ void dot_taps(const Compute* plane, const int64_t* offsets, int64_t taps, const 
   for (; t < taps; ++t) dot_block<Compute, 1>(plane, offsets + t, gradient, n, sums + t * kL);
 }
 
-// An output channel and a share of the images are one task; shares matter only when there are fewer channels than threads.
+// An output channel and a share of the images are one task; shares matter only when there are fewer channels than
+// threads.
 template <class Compute>
 struct WeightGradPlan {
   Staging staging;
@@ -101,7 +103,8 @@ class WeightGradPlanes {
       const Storage* y = static_cast<const Storage*>(buffers_.y) + n * p_.y_stride[0] + oc * p_.y_stride[1];
       for (int64_t first = 0; first < p_.oh; first += plan_.band) {
         const int64_t rows = smaller(plan_.band, p_.oh - first);
-        stage_plane(x, p_.x_stride[2], p_.ih, p_.iw, p_.sh, p_.sw, first, p_.ph, p_.pw, plan_.staging, padded_, staged_);
+        stage_plane(x, p_.x_stride[2], p_.ih, p_.iw, p_.sh, p_.sw, first, p_.ph, p_.pw, plan_.staging, padded_,
+                    staged_);
         for (int64_t r = 0; r < rows; ++r) {
           pad_row(y + (first + r) * p_.y_stride[2], p_.ow, 0, plan_.staging.pitch, C{0},
                   gradient_ + r * plan_.staging.pitch);
@@ -194,8 +197,8 @@ struct PixelRow {
 };
 
 template <class Storage, int kTaps, bool kSpread, bool kWhole>
-SC_INLINE void dot_pixels(const TapGroup& group, const PixelRow& row, const Storage* x, const Storage* y, int64_t spread,
-                          int64_t n, compute_t<Storage>* sums, int64_t sums_row) {
+SC_INLINE void dot_pixels(const TapGroup& group, const PixelRow& row, const Storage* x, const Storage* y,
+                          int64_t spread, int64_t n, compute_t<Storage>* sums, int64_t sums_row) {
   using C = compute_t<Storage>;
   vec<C> sum[kTaps];
   SC_UNROLL
@@ -255,7 +258,8 @@ __attribute__((noinline)) void dot_channels(const TapGroup& group, const PixelRo
 }
 
 template <class Storage>
-void grad_weight_row(const Conv2d& p, const Storage* x, const Storage* y, int64_t oh, const TapWeights<compute_t<Storage>>& sums) {
+void grad_weight_row(const Conv2d& p, const Storage* x, const Storage* y, int64_t oh,
+                     const TapWeights<compute_t<Storage>>& sums) {
   const int64_t reach = p.iw - 1 + p.pw - (p.kw - 1) * p.dw;
   const int64_t first = smaller(ceil_div(p.pw, p.sw), p.ow);
   const int64_t last = reach < 0 ? first : clamped(reach / p.sw + 1, first, p.ow);
@@ -301,7 +305,8 @@ int32_t depthwise_grad_weight_nhwc(const Conv2d& p, const Buffers& buffers) {
     for (int64_t task = begin; task < end; ++task) {
       const int64_t oh = task % p.oh, n = task / p.oh;
       grad_weight_row<Storage>(p, static_cast<const Storage*>(buffers.x) + n * p.x_stride[0],
-                               static_cast<const Storage*>(buffers.y) + n * p.y_stride[0] + oh * p.y_stride[2], oh, sums);
+                               static_cast<const Storage*>(buffers.y) + n * p.y_stride[0] + oh * p.y_stride[2], oh,
+                               sums);
     }
   });
   if (error != 0) return error;

@@ -1,5 +1,5 @@
-// Depthwise convolution in nhwc, forward and the gradient of the input: which taps a row has, where they point, and the work
-// split over rows and channel chunks.
+// Depthwise convolution in nhwc, forward and the gradient of the input: which taps a row has, where they point, and
+// the work split over rows and channel chunks.
 #pragma once
 #include "depthwise_pixel.h"
 
@@ -95,7 +95,8 @@ void forward_row(const Conv2d& p, const TapWeights<compute_t<Storage>>& weights,
   const int64_t width = block_columns(p.ow, kChannels);
   for (int64_t ow = 0; ow < p.ow; ow += width) {
     const int64_t columns = smaller(width, p.ow - ow), left = ow * p.sw - p.pw;
-    const bool direct = kChannels == Channels::paired && left >= 0 && left + (columns - 1) * p.sw + (p.kw - 1) * p.dw < p.iw;
+    const bool direct = kAllowsDirect<Storage, kChannels> && left >= 0 &&
+                        left + (columns - 1) * p.sw + (p.kw - 1) * p.dw < p.iw;
     int64_t taps = 0;
     for (int64_t kh = 0; kh < p.kh; ++kh) {
       const int64_t ih = oh * p.sh - p.ph + kh * p.dh;
@@ -117,11 +118,7 @@ void forward_row(const Conv2d& p, const TapWeights<compute_t<Storage>>& weights,
     const PixelBlock<Storage> block{tables.source,    tables.weights, taps, p.sw * p.x_stride[3],
                                     channels,         p.oc / p.ic,    bias, out + ow * p.y_stride[3],
                                     p.y_stride[3]};
-    if (direct) {
-      run_pixel_block<Storage, true, Channels::paired>(block, columns);
-    } else {
-      run_pixel_block<Storage, false, kChannels>(block, columns);
-    }
+    run_pixel_block<Storage, kChannels>(block, columns, direct);
   }
 }
 
@@ -159,7 +156,8 @@ int32_t depthwise_forward_nhwc(const Conv2d& p, const Buffers& buffers) {
   });
 }
 
-// One row of the gradient of the input, gathered from the outputs that read it, one phase of the column stride at a time.
+// One row of the gradient of the input, gathered from the outputs that read it, one phase of the column stride at a
+// time.
 template <class Storage, Channels kChannels>
 void grad_input_row(const Conv2d& p, const TapWeights<compute_t<Storage>>& weights, const PixelTables<Storage>& tables,
                     const Storage* y, int64_t ih, int64_t channel, int64_t channels, Storage* out) {
@@ -187,7 +185,7 @@ void grad_input_row(const Conv2d& p, const TapWeights<compute_t<Storage>>& weigh
     const int64_t width = block_columns(beyond - first, kChannels);
     for (int64_t b = first; b < beyond; b += width) {
       const int64_t columns = smaller(width, beyond - b);
-      bool direct = kChannels == Channels::paired;
+      bool direct = kAllowsDirect<Storage, kChannels>;
       for (int64_t k = 0; k < column_count; ++k) {
         const int64_t ow = b - column_taps[2 * k + 1];
         direct = direct && ow >= 0 && ow + columns <= p.ow;
@@ -213,11 +211,7 @@ void grad_input_row(const Conv2d& p, const TapWeights<compute_t<Storage>>& weigh
       Storage* to = out + (b * p.sw + phase - p.pw) * p.x_stride[3];
       const PixelBlock<Storage> block{tables.source, tables.weights, taps, p.y_stride[3],         channels,
                                       per_input,     nullptr,        to,   p.sw * p.x_stride[3]};
-      if (direct) {
-        run_pixel_block<Storage, true, Channels::paired>(block, columns);
-      } else {
-        run_pixel_block<Storage, false, kChannels>(block, columns);
-      }
+      run_pixel_block<Storage, kChannels>(block, columns, direct);
     }
   }
 }

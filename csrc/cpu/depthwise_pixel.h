@@ -1,6 +1,6 @@
-// Depthwise convolution in nhwc: vectors along channels, a block of output columns in registers. Every output is a sum over a
-// list of taps; a tap is a row of re-laid weights and, for each column, a pixel of the source, or zeros where the tap falls
-// into the padding.
+// Depthwise convolution in nhwc: vectors along channels, a block of output columns in registers. Every output is a
+// sum over a list of taps; a tap is a row of re-laid weights and, for each column, a pixel of the source, or zeros
+// where the tap falls into the padding.
 #pragma once
 #include "rows.h"
 
@@ -75,23 +75,35 @@ __attribute__((noinline)) void pixel_block(const PixelBlock<Storage>& block) {
   if (c < b.channels) pixel_vector<Storage, kColumns, kDirect, kChannels, false>(b, c, b.channels - c);
 }
 
-template <class Storage, bool kDirect, Channels kChannels>
-void run_pixel_block(const PixelBlock<Storage>& b, int64_t columns) {
-  if constexpr (kChannels != Channels::paired) {
-    return pixel_block<Storage, 1, kDirect, kChannels>(b);
-  } else {
-    switch (columns) {
-      case 1: return pixel_block<Storage, 1, kDirect, kChannels>(b);
-      case 2: return pixel_block<Storage, 2, kDirect, kChannels>(b);
-      case 3: return pixel_block<Storage, 3, kDirect, kChannels>(b);
+// Whether evenly spaced pixels may do without a pointer each; where loads convert, the pointers cost nothing that
+// shows.
+template <class Storage, Channels kChannels>
+constexpr bool kAllowsDirect = kChannels == Channels::paired && std::is_same_v<Storage, compute_t<Storage>>;
+
+template <class Storage, bool kDirect>
+void run_paired_block(const PixelBlock<Storage>& b, int64_t columns) {
+  switch (columns) {
+    case 1: return pixel_block<Storage, 1, kDirect, Channels::paired>(b);
+    case 2: return pixel_block<Storage, 2, kDirect, Channels::paired>(b);
+    case 3: return pixel_block<Storage, 3, kDirect, Channels::paired>(b);
 #if defined(__AVX2__)
-      case 4: return pixel_block<Storage, 4, kDirect, kChannels>(b);
-      case 5: return pixel_block<Storage, 5, kDirect, kChannels>(b);
-      case 6: return pixel_block<Storage, 6, kDirect, kChannels>(b);
-      case 7: return pixel_block<Storage, 7, kDirect, kChannels>(b);
+    case 4: return pixel_block<Storage, 4, kDirect, Channels::paired>(b);
+    case 5: return pixel_block<Storage, 5, kDirect, Channels::paired>(b);
+    case 6: return pixel_block<Storage, 6, kDirect, Channels::paired>(b);
+    case 7: return pixel_block<Storage, 7, kDirect, Channels::paired>(b);
 #endif
-      default: return pixel_block<Storage, kPixelColumns, kDirect, kChannels>(b);
-    }
+    default: return pixel_block<Storage, kPixelColumns, kDirect, Channels::paired>(b);
+  }
+}
+
+template <class Storage, Channels kChannels>
+void run_pixel_block(const PixelBlock<Storage>& b, int64_t columns, bool direct) {
+  if constexpr (kChannels != Channels::paired) {
+    pixel_block<Storage, 1, false, kChannels>(b);
+  } else if constexpr (kAllowsDirect<Storage, kChannels>) {
+    direct ? run_paired_block<Storage, true>(b, columns) : run_paired_block<Storage, false>(b, columns);
+  } else {
+    run_paired_block<Storage, false>(b, columns);
   }
 }
 

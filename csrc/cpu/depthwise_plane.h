@@ -1,7 +1,8 @@
-// Depthwise convolution of one nchw plane. The source plane is staged in the compute type, zero-padded and split by stride, so
-// that each tap is one constant offset from the output position: the output grid is stored with the pitch of the staged
-// plane, and one run over it computes many rows at once, however short they are. A square stride-1 filter on rows that fill
-// vectors takes another path, in which several output rows share each load. Both sum the taps in the same order.
+// Depthwise convolution of one nchw plane. The source plane is staged in the compute type, zero-padded and split by
+// stride, so that each tap is one constant offset from the output position: the output grid is stored with the pitch
+// of the staged plane, and one run over it computes many rows at once, however short they are. A square stride-1
+// filter on rows that fill vectors takes another path, in which several output rows share each load. Both sum the
+// taps in the same order.
 #pragma once
 #include "rows.h"
 
@@ -66,11 +67,9 @@ SC_INLINE void pin(V& v) {
 }
 
 // kSharedRows output rows by kVectors vectors of a kTaps x kTaps filter; `rows` and `columns` say how many are wanted.
-template <class Storage, int kTaps, int kVectors>
-__attribute__((noinline)) void shared_block(const compute_t<Storage>* plane, int64_t pitch,
-                                            const compute_t<Storage>* weights, compute_t<Storage> bias, int64_t rows,
-                                            int64_t columns, Storage* out, int64_t out_pitch) {
-  using C = compute_t<Storage>;
+template <class C, int kTaps, int kVectors>
+__attribute__((noinline)) void shared_block(const C* plane, int64_t pitch, const C* weights, C bias, int64_t rows,
+                                            int64_t columns, C* out, int64_t out_pitch) {
   constexpr int kL = kLanes<C>;
   vec<C> sum[kSharedRows][kVectors];
   SC_UNROLL
@@ -117,26 +116,25 @@ __attribute__((noinline)) void shared_block(const compute_t<Storage>* plane, int
   }
 }
 
-template <class Storage, int kTaps>
-void shared_plane(const compute_t<Storage>* plane, int64_t pitch, const compute_t<Storage>* weights,
-                  compute_t<Storage> bias, int64_t rows, int64_t columns, Storage* out, int64_t out_pitch) {
-  using C = compute_t<Storage>;
+template <class C, int kTaps>
+void shared_plane(const C* plane, int64_t pitch, const C* weights, C bias, int64_t rows, int64_t columns, C* out,
+                  int64_t out_pitch) {
   constexpr int64_t kL = kLanes<C>;
   constexpr int kWidest = kVectorRegisters >= 32 ? 4 : 2;
   for (int64_t r = 0; r < rows; r += kSharedRows) {
     for (int64_t c = 0; c < columns; c += kWidest * kL) {
       const C* p = plane + r * pitch + c;
-      Storage* to = out + r * out_pitch + c;
+      C* to = out + r * out_pitch + c;
       const int64_t vectors = smaller(ceil_div(columns - c, kL), kWidest);
       if (vectors == 1) {
-        shared_block<Storage, kTaps, 1>(p, pitch, weights, bias, rows - r, columns - c, to, out_pitch);
+        shared_block<C, kTaps, 1>(p, pitch, weights, bias, rows - r, columns - c, to, out_pitch);
       } else if (vectors == 2) {
-        shared_block<Storage, kTaps, 2>(p, pitch, weights, bias, rows - r, columns - c, to, out_pitch);
+        shared_block<C, kTaps, 2>(p, pitch, weights, bias, rows - r, columns - c, to, out_pitch);
       } else if constexpr (kWidest == 4) {
         if (vectors == 3) {
-          shared_block<Storage, kTaps, 3>(p, pitch, weights, bias, rows - r, columns - c, to, out_pitch);
+          shared_block<C, kTaps, 3>(p, pitch, weights, bias, rows - r, columns - c, to, out_pitch);
         } else {
-          shared_block<Storage, kTaps, 4>(p, pitch, weights, bias, rows - r, columns - c, to, out_pitch);
+          shared_block<C, kTaps, 4>(p, pitch, weights, bias, rows - r, columns - c, to, out_pitch);
         }
       }
     }
@@ -162,8 +160,8 @@ Staging staging_of(int64_t out_rows, int64_t out_columns, int64_t row_halo, int6
 // Stages the rows that output rows first, first + 1, ... read: staged (row, column) is the plane's
 // ((first + row) * sh + row_phase - top, column * sw + column_phase - left), zero outside.
 template <class Storage>
-void stage_plane(const Storage* plane, int64_t row_stride, int64_t ih, int64_t iw, int64_t sh, int64_t sw, int64_t first,
-                 int64_t top, int64_t left, const Staging& staging, compute_t<Storage>* padded,
+void stage_plane(const Storage* plane, int64_t row_stride, int64_t ih, int64_t iw, int64_t sh, int64_t sw,
+                 int64_t first, int64_t top, int64_t left, const Staging& staging, compute_t<Storage>* padded,
                  compute_t<Storage>* out) {
   using C = compute_t<Storage>;
   for (int64_t row_phase = 0; row_phase < sh; ++row_phase) {

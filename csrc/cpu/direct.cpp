@@ -1,4 +1,5 @@
-// The direct convolution: the trilinear form's own loop nest, for every geometry, dtype and stride. The universal kernel.
+// The direct convolution: the trilinear form's own loop nest, for every geometry, dtype and stride. The universal
+// kernel.
 #include "direct_channel.h"
 #include "direct_width.h"
 #include "kernel.h"
@@ -12,7 +13,8 @@ const Conv2d& conv(const void* problem) { return *static_cast<const Conv2d*>(pro
 template <class T>
 int32_t conv2d(const void* problem, const Buffers& buffers) {
   const Conv2d& p = conv(problem);
-  return direct::suits_channel_lanes<T>(p) ? direct::forward_channel<T>(p, buffers) : direct::forward_width<T>(p, buffers);
+  return direct::suits_channel_lanes<T>(p) ? direct::forward_channel<T>(p, buffers)
+                                           : direct::forward_width<T>(p, buffers);
 }
 
 template <class T>
@@ -36,10 +38,11 @@ int64_t workspace(const void* problem, int64_t) {
   return direct::suits_channel_lanes<T>(p) ? direct::packed_weight_bytes<T>(p) : 0;
 }
 
-#define SC_DIRECT(T, DTYPE)                                                                         \
-  {"conv2d", "direct", DTYPE, conv2d<T>, workspace<T>, nullptr, nullptr},                           \
-      {"conv2d_grad_input", "direct", DTYPE, conv2d_grad_input<T>, workspace<T>, nullptr, nullptr}, \
-      {"conv2d_grad_weight", "direct", DTYPE, conv2d_grad_weight<T>, nullptr, nullptr, nullptr}
+#define SC_DIRECT(T, DTYPE)                                                                           \
+  {"conv2d", "direct", DTYPE, conv2d<T>, workspace<T>, nullptr, nullptr},                             \
+      {"conv2d_grad_input", "direct", DTYPE, conv2d_grad_input<T>, workspace<T>, nullptr, nullptr}, { \
+    "conv2d_grad_weight", "direct", DTYPE, conv2d_grad_weight<T>, nullptr, nullptr, nullptr           \
+  }
 
 constexpr KernelEntry kEntries[] = {
     SC_DIRECT(float, DType::f32),

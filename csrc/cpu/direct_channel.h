@@ -1,5 +1,5 @@
-// The direct convolution with vector lanes along the input channels of a group, for tensors and weights whose channels are
-// neighbours in memory (nhwc).
+// The direct convolution with vector lanes along the input channels of a group, for tensors and weights whose channels
+// are neighbours in memory (nhwc).
 #pragma once
 #include "../common/geometry.h"
 #include "../common/parallel.h"
@@ -31,12 +31,12 @@ int32_t pack_weight(Conv2d& p, Buffers& b) {
   const int64_t icg = p.ic / p.g, taps = p.kh * p.kw;
   const T* from = static_cast<const T*>(b.w);
   T* to = static_cast<T*>(b.workspace);
-  const int32_t rc = parallel_for(p.oc, b.threads > 1 ? grain_for(icg * taps) : INT64_MAX, [&](int64_t begin, int64_t end) {
+  const int32_t rc = parallel_for(p.oc, grain_for(icg * taps, b.threads), [&](int64_t begin, int64_t end) {
     for (int64_t oc = begin; oc < end; ++oc)
       for (int64_t tap = 0; tap < taps; ++tap)
         for (int64_t ic = 0; ic < icg; ++ic)
-          to[(oc * taps + tap) * icg + ic] = from[oc * p.w_stride[0] + ic * p.w_stride[1] + tap / p.kw * p.w_stride[2] +
-                                                  tap % p.kw * p.w_stride[3]];
+          to[(oc * taps + tap) * icg + ic] =
+              from[oc * p.w_stride[0] + ic * p.w_stride[1] + tap / p.kw * p.w_stride[2] + tap % p.kw * p.w_stride[3]];
   });
   b.w = to;
   p.w_stride[0] = taps * icg;
@@ -46,8 +46,8 @@ int32_t pack_weight(Conv2d& p, Buffers& b) {
   return rc;
 }
 
-// y[n, oc.., oh, ow..] for K channels and R columns: dot products along the channels, the lanes added at the end. Padding is
-// zeros that are multiplied like any other value.
+// y[n, oc.., oh, ow..] for K channels and R columns: dot products along the channels, the lanes added at the end.
+// Padding is zeros that are multiplied like any other value.
 template <class T, int K, int R>
 void forward_dot(const Conv2d& p, const T* x, const T* w, T* y, const T* bias, int64_t oh, int64_t ow) {
   using C = compute_t<T>;
@@ -103,7 +103,7 @@ int32_t forward_channel(Conv2d p, Buffers b) {
   if (const int32_t rc = pack_weight<T>(p, b)) return rc;
   const int64_t ocg = p.oc / p.g, icg = p.ic / p.g;
   const int64_t work = p.ow * ocg * icg * p.kh * p.kw;
-  return parallel_for(p.n * p.g * p.oh, b.threads > 1 ? grain_for(work) : INT64_MAX, [&](int64_t begin, int64_t end) {
+  return parallel_for(p.n * p.g * p.oh, grain_for(work, b.threads), [&](int64_t begin, int64_t end) {
     for (int64_t item = begin; item < end; ++item) {
       const int64_t g = item % p.g, oh = item / p.g % p.oh, n = item / p.g / p.oh;
       const T* x = static_cast<const T*>(b.x) + n * p.x_stride[0] + g * icg;
@@ -184,7 +184,7 @@ int32_t grad_input_channel(Conv2d p, Buffers b) {
   constexpr int L = kLanes<compute_t<T>>;
   const int64_t ocg = p.oc / p.g, icg = p.ic / p.g;
   const int64_t work = p.iw * ocg * icg * p.kh * p.kw / (p.sh * p.sw);
-  return parallel_for(p.n * p.g * p.ih, b.threads > 1 ? grain_for(work) : INT64_MAX, [&](int64_t begin, int64_t end) {
+  return parallel_for(p.n * p.g * p.ih, grain_for(work, b.threads), [&](int64_t begin, int64_t end) {
     for (int64_t item = begin; item < end; ++item) {
       const int64_t g = item % p.g, ih = item / p.g % p.ih, n = item / p.g / p.ih;
       const T* y = static_cast<const T*>(b.y) + n * p.y_stride[0] + g * ocg;
@@ -203,8 +203,8 @@ int32_t grad_input_channel(Conv2d p, Buffers b) {
   });
 }
 
-// grad_weight[oc.., ic.., kh, kw] for K output channels and V vectors of input channels, `channels` in all: one outer product
-// per output position. Padding is zeros that are multiplied like any other value.
+// grad_weight[oc.., ic.., kh, kw] for K output channels and V vectors of input channels, `channels` in all: one outer
+// product per output position. Padding is zeros that are multiplied like any other value.
 template <class T, int K, int V>
 void grad_weight_outer(const Conv2d& p, const T* x, const T* y, T* w, int64_t channels, int64_t kh, int64_t kw) {
   using C = compute_t<T>;
@@ -254,12 +254,13 @@ int32_t grad_weight_channel(const Conv2d& p, const Buffers& b) {
   const int64_t ocg = p.oc / p.g, icg = p.ic / p.g;
   const int64_t oc_blocks = ceil_div(ocg, kTileChannels), ic_blocks = ceil_div(icg, 2 * L), taps = p.kh * p.kw;
   const int64_t work = p.n * p.oh * p.ow * smaller(ocg, kTileChannels) * smaller(icg, 2 * L);
-  const int64_t grain = b.threads > 1 ? grain_for(work) : INT64_MAX;
+  const int64_t grain = grain_for(work, b.threads);
   return parallel_for(p.g * oc_blocks * ic_blocks * taps, grain, [&](int64_t begin, int64_t end) {
     for (int64_t item = begin; item < end; ++item) {
       const int64_t kh = item % taps / p.kw, kw = item % p.kw;
       const int64_t ic = item / taps % ic_blocks * 2 * L;
-      const int64_t first = item / taps / ic_blocks % oc_blocks * kTileChannels, g = item / taps / ic_blocks / oc_blocks;
+      const int64_t first = item / taps / ic_blocks % oc_blocks * kTileChannels,
+                    g = item / taps / ic_blocks / oc_blocks;
       const int64_t last = smaller(ocg, first + kTileChannels), channels = smaller(2 * L, icg - ic);
       const T* x = static_cast<const T*>(b.x) + g * icg + ic;
       for (int64_t k = first; k < last;) {

@@ -1,5 +1,5 @@
-// The direct convolution with vector lanes along the width: any strides, fastest where the width is (nchw). One register
-// tile is kTileChannels channels by V vectors of neighbouring columns.
+// The direct convolution with vector lanes along the width: any strides, fastest where the width is (nchw). One
+// register tile is kTileChannels channels by V vectors of neighbouring columns.
 #pragma once
 #include "../common/geometry.h"
 #include "../common/parallel.h"
@@ -26,8 +26,8 @@ struct lane_index<double> {
   typedef int64_t type __attribute__((vector_size(kVectorBytes)));
 };
 
-// `sum + a * b` in the lanes first <= i < last, `sum` elsewhere: a product with what is not there must not be formed where
-// the factor may be infinite.
+// `sum + a * b` in the lanes first <= i < last, `sum` elsewhere: a product with what is not there must not be formed
+// where the factor may be infinite.
 template <class C>
 SC_INLINE vec<C> fma_between(vec<C> a, vec<C> b, vec<C> sum, Lanes lanes) {
   typename lane_index<C>::type i{};
@@ -39,7 +39,8 @@ SC_INLINE vec<C> fma_between(vec<C> a, vec<C> b, vec<C> sum, Lanes lanes) {
 
 // Lane j reads row[(start + j * step) * stride] where that column lies in [0, size), zero elsewhere.
 template <class T>
-SC_INLINE vec<compute_t<T>> load_columns(const T* row, int64_t start, int64_t step, int64_t size, int64_t stride, int64_t n) {
+SC_INLINE vec<compute_t<T>> load_columns(const T* row, int64_t start, int64_t step, int64_t size, int64_t stride,
+                                         int64_t n) {
   if (start >= 0 && start + (n - 1) * step < size) return load_strided_n(row + start * stride, step * stride, n);
   T staged[kLanes<compute_t<T>>] = {};
   const Lanes lanes = lanes_inside(start, step, size, n);
@@ -62,10 +63,11 @@ SC_INLINE C sum_of_lanes(vec<C> v) {
   return lanes[0];
 }
 
-// y[n, oc.., oh, ow..] for K channels from oc and `columns` columns from ow, at most V vectors. Padding is zeros that are
-// multiplied like any other value.
+// y[n, oc.., oh, ow..] for K channels from oc and `columns` columns from ow, at most V vectors. Padding is zeros that
+// are multiplied like any other value.
 template <class T, int K, int V>
-void forward_tile(const Conv2d& p, const T* x, const T* w, T* y, const T* bias, int64_t oh, int64_t ow, int64_t columns) {
+void forward_tile(const Conv2d& p, const T* x, const T* w, T* y, const T* bias, int64_t oh, int64_t ow,
+                  int64_t columns) {
   using C = compute_t<T>;
   constexpr int L = kLanes<C>;
   const int64_t icg = p.ic / p.g;
@@ -85,8 +87,9 @@ void forward_tile(const Conv2d& p, const T* x, const T* w, T* y, const T* bias, 
           vec<C> values[V];
           SC_UNROLL for (int v = 0; v < V; ++v) {
             const int64_t n = smaller(L, columns - v * L);
-            values[v] = row_inside ? load_columns(row + ic * p.x_stride[1], iw + v * L * p.sw, p.sw, p.iw, p.x_stride[3], n)
-                                   : zero<C>();
+            values[v] = row_inside
+                            ? load_columns(row + ic * p.x_stride[1], iw + v * L * p.sw, p.sw, p.iw, p.x_stride[3], n)
+                            : zero<C>();
           }
           SC_UNROLL for (int k = 0; k < K; ++k) {
             const vec<C> weight = broadcast(widen(tap[k * p.w_stride[0] + ic * p.w_stride[1]]));
@@ -101,7 +104,8 @@ void forward_tile(const Conv2d& p, const T* x, const T* w, T* y, const T* bias, 
     const vec<C> offset = broadcast(bias == nullptr ? C(0) : widen(bias[k]));
     SC_UNROLL for (int v = 0; v < V; ++v) {
       T* out = y + k * p.y_stride[1] + oh * p.y_stride[2] + (ow + v * L) * p.y_stride[3];
-      store_strided_n(out, p.y_stride[3], bias == nullptr ? total[k][v] : total[k][v] + offset, smaller(L, columns - v * L));
+      store_strided_n(out, p.y_stride[3], bias == nullptr ? total[k][v] : total[k][v] + offset,
+                      smaller(L, columns - v * L));
     }
   }
 }
@@ -126,7 +130,7 @@ int32_t forward_width(const Conv2d& p, const Buffers& b) {
   const int64_t ocg = p.oc / p.g, icg = p.ic / p.g;
   const int64_t blocks = ceil_div(ocg, kTileChannels);
   const int64_t work = p.ow * icg * p.kh * p.kw * smaller(ocg, kTileChannels);
-  return parallel_for(p.n * p.g * blocks * p.oh, b.threads > 1 ? grain_for(work) : INT64_MAX, [&](int64_t begin, int64_t end) {
+  return parallel_for(p.n * p.g * blocks * p.oh, grain_for(work, b.threads), [&](int64_t begin, int64_t end) {
     for (int64_t item = begin; item < end; ++item) {
       const int64_t oh = item % p.oh, block = item / p.oh % blocks;
       const int64_t g = item / p.oh / blocks % p.g, n = item / p.oh / blocks / p.g;
@@ -148,8 +152,8 @@ int32_t forward_width(const Conv2d& p, const Buffers& b) {
   });
 }
 
-// grad_input[n, ic.., ih, iw..] for K channels from ic and `columns` columns iw, iw + sw, ...: columns of one residue modulo
-// the stride meet the same taps, and neighbouring ones meet neighbouring columns of grad_output.
+// grad_input[n, ic.., ih, iw..] for K channels from ic and `columns` columns iw, iw + sw, ...: columns of one residue
+// modulo the stride meet the same taps, and neighbouring ones meet neighbouring columns of grad_output.
 template <class T, int K, int V>
 void grad_input_tile(const Conv2d& p, const T* y, const T* w, T* x, int64_t ih, int64_t iw, int64_t columns) {
   using C = compute_t<T>;
@@ -172,7 +176,8 @@ void grad_input_tile(const Conv2d& p, const T* y, const T* w, T* x, int64_t ih, 
         for (int64_t oc = oc0; oc < oc1; ++oc) {
           vec<C> values[V];
           SC_UNROLL for (int v = 0; v < V; ++v) {
-            values[v] = load_columns(row + oc * p.y_stride[1], ow + v * L, 1, p.ow, p.y_stride[3], smaller(L, columns - v * L));
+            values[v] =
+                load_columns(row + oc * p.y_stride[1], ow + v * L, 1, p.ow, p.y_stride[3], smaller(L, columns - v * L));
           }
           SC_UNROLL for (int k = 0; k < K; ++k) {
             const vec<C> weight = broadcast(widen(tap[oc * p.w_stride[0] + k * p.w_stride[1]]));
@@ -215,7 +220,7 @@ int32_t grad_input_width(const Conv2d& p, const Buffers& b) {
   const int64_t ocg = p.oc / p.g, icg = p.ic / p.g;
   const int64_t blocks = ceil_div(icg, kTileChannels);
   const int64_t work = p.iw * ocg * p.kh * p.kw * smaller(icg, kTileChannels) / (p.sh * p.sw);
-  return parallel_for(p.n * p.g * blocks * p.ih, b.threads > 1 ? grain_for(work) : INT64_MAX, [&](int64_t begin, int64_t end) {
+  return parallel_for(p.n * p.g * blocks * p.ih, grain_for(work, b.threads), [&](int64_t begin, int64_t end) {
     for (int64_t item = begin; item < end; ++item) {
       const int64_t ih = item % p.ih, block = item / p.ih % blocks;
       const int64_t g = item / p.ih / blocks % p.g, n = item / p.ih / blocks / p.g;
@@ -236,8 +241,9 @@ int32_t grad_input_width(const Conv2d& p, const Buffers& b) {
   });
 }
 
-// grad_weight[oc.., ic, kh, kw..] for K channels from oc and Q taps of one filter row from kw: dot products along the rows
-// of grad_output, one lane per column, the lanes added at the end. Padding is zeros that are multiplied like any other value.
+// grad_weight[oc.., ic, kh, kw..] for K channels from oc and Q taps of one filter row from kw: dot products along the
+// rows of grad_output, one lane per column, the lanes added at the end. Padding is zeros that are multiplied like any
+// other value.
 template <class T, int K, int Q>
 void grad_weight_tile(const Conv2d& p, const T* x, const T* y, T* w, int64_t kh, int64_t kw) {
   using C = compute_t<T>;
@@ -290,7 +296,7 @@ int32_t grad_weight_width(const Conv2d& p, const Buffers& b) {
   const int64_t ocg = p.oc / p.g, icg = p.ic / p.g;
   const int64_t blocks = ceil_div(ocg, kTileChannels);
   const int64_t work = p.n * p.oh * p.ow * p.kw * smaller(ocg, kTileChannels);
-  return parallel_for(p.g * blocks * icg * p.kh, b.threads > 1 ? grain_for(work) : INT64_MAX, [&](int64_t begin, int64_t end) {
+  return parallel_for(p.g * blocks * icg * p.kh, grain_for(work, b.threads), [&](int64_t begin, int64_t end) {
     for (int64_t item = begin; item < end; ++item) {
       const int64_t kh = item % p.kh, ic = item / p.kh % icg;
       const int64_t block = item / p.kh / icg % blocks, g = item / p.kh / icg / blocks;

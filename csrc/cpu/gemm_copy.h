@@ -9,8 +9,8 @@ namespace spatialconv {
 namespace SPATIALCONV_ISA {
 namespace gemm {
 
-// Elements between packed rows of `length`: room for one vector stored past the end, and an odd number of cache lines, so
-// that a column of rows does not fall into one cache set.
+// Elements between packed rows of `length`: room for one vector stored past the end, and an odd number of cache lines,
+// so that a column of rows does not fall into one cache set.
 template <class Compute>
 int64_t packed_pitch(int64_t length) {
   constexpr int64_t line = 64 / sizeof(Compute);
@@ -18,8 +18,8 @@ int64_t packed_pitch(int64_t length) {
   return (lines | 1) * line;
 }
 
-// The copies below store whole vectors: up to a vector less one element past the end is overwritten. Packing goes through
-// addresses in ascending order, so what is spilled is written over by the next piece.
+// The copies below store whole vectors: up to a vector less one element past the end is overwritten. Packing goes
+// through addresses in ascending order, so what is spilled is written over by the next piece.
 template <class Storage>
 SC_INLINE void copy_spilling(compute_t<Storage>* to, const Storage* from, int64_t n) {
   constexpr int64_t lanes = kLanes<compute_t<Storage>>;
@@ -85,8 +85,8 @@ SC_INLINE void transpose_square(vec<Compute>* rows) {
 #endif
 }
 
-// Row i of the source starts at from + i * stride. Column j of it is stored as one vector, zeros behind its `rows` values,
-// at to(j). At most kLanes rows and columns.
+// Row i of the source starts at from + i * stride. Column j of it is stored as one vector, zeros behind its `rows`
+// values, at to(j). At most kLanes rows and columns.
 template <class Storage, class To>
 SC_INLINE void transpose_piece(const Storage* from, int64_t stride, int64_t rows, int64_t columns, const To& to) {
   using C = compute_t<Storage>;

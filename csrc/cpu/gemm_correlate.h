@@ -1,5 +1,5 @@
-// The forward pass and the input gradient: pack filters, then for each block of grid positions pack its source values and
-// multiply them with every block of filters.
+// The forward pass and the input gradient: pack filters, then for each block of grid positions pack its source values
+// and multiply them with every block of filters.
 #pragma once
 #include <cstdint>
 
@@ -23,7 +23,8 @@ struct Plan {
 
   Plan(const Correlation& c, int64_t threads) {
     const int64_t depth = c.depth(), unit = c.nhwc ? kTileRows : kTileColumns<C>, pixels = c.pixels();
-    in_place = c.nhwc && std::is_same_v<Storage, C> && c.h.identity() && c.w.identity() && c.source.column * sizeof(C) % 2048 != 0;
+    in_place = c.nhwc && std::is_same_v<Storage, C> && c.h.identity() && c.w.identity() &&
+               c.source.column * sizeof(C) % 2048 != 0;
     const int64_t fitting = larger(1, kSourceBytes / (int64_t(sizeof(C)) * larger(depth, 1) * unit));
     const int64_t limit = smaller(fitting * unit, round_up(1024, unit));
     // Every thread gets as many blocks as the next, of like size.
@@ -41,8 +42,9 @@ struct Plan {
 template <class Storage>
 bool filters_in_place(const Correlation& c) {
   const int64_t depth = c.depth();
-  return !c.nhwc && !c.tap_major && std::is_same_v<Storage, compute_t<Storage>> && c.weight_source == c.taps() && taps_are_dense(c) &&
-         c.weight_dest == depth && depth * int64_t(sizeof(Storage)) % 2048 != 0 && tap_offset(c, 0) == 0;
+  const bool dense = taps_are_dense(c) && c.weight_source == c.taps() && c.weight_dest == depth;
+  return !c.nhwc && !c.tap_major && std::is_same_v<Storage, compute_t<Storage>> && dense &&
+         depth * int64_t(sizeof(Storage)) % 2048 != 0 && tap_offset(c, 0) == 0;
 }
 
 template <class Storage>

@@ -1,5 +1,5 @@
-// Forward and input-gradient convolutions as one thing: a correlation of a source image with a list of taps, written to a
-// regular grid of destination pixels.
+// Forward and input-gradient convolutions as one thing: a correlation of a source image with a list of taps, written to
+// a regular grid of destination pixels.
 #pragma once
 #include <cstdint>
 
@@ -94,7 +94,8 @@ inline Correlation forward_correlation(const Conv2d& p) {
   return c;
 }
 
-// The taps that meet input coordinates residue, residue + stride, ...: those k with stride | residue + pad - k * dilation.
+// The taps that meet input coordinates residue, residue + stride, ...: those k with stride | residue + pad - k *
+// dilation.
 inline Axis gradient_axis(int64_t k, int64_t stride, int64_t pad, int64_t dilation, int64_t in, int64_t out,
                           int64_t residue) {
   Axis axis{0, k, 0, 1, 0, 0, 1, out, residue, stride, residue < in ? (in - residue - 1) / stride + 1 : 0, in};

@@ -13,8 +13,8 @@ namespace spatialconv {
 namespace SPATIALCONV_ISA {
 namespace gemm {
 
-// The depth and the output channels are split into blocks whose sums stay in the second-level cache; the pixels into slabs
-// with private sums, only where there are many of them for few filters.
+// The depth and the output channels are split into blocks whose sums stay in the second-level cache; the pixels into
+// slabs with private sums, only where there are many of them for few filters.
 template <class Storage>
 struct GradPlan {
   using C = compute_t<Storage>;
@@ -27,7 +27,8 @@ struct GradPlan {
 
   GradPlan(const Correlation& c, int64_t threads) {
     const int64_t depth = c.depth(), pixels = c.pixels();
-    const int64_t depth_unit = c.nhwc ? kTileColumns<C> : kTileRows, channel_unit = c.nhwc ? kTileRows : kTileColumns<C>;
+    const int64_t depth_unit = c.nhwc ? kTileColumns<C> : kTileRows;
+    const int64_t channel_unit = c.nhwc ? kTileRows : kTileColumns<C>;
     const int64_t wanted = ceil_div(threads, c.groups);
     channel_blocks = ceil_div(c.dest_channels, kBlock);
     channel_block = round_up(ceil_div(c.dest_channels, channel_blocks), channel_unit);
@@ -90,8 +91,8 @@ struct GradWeight {
     }
     while (pixel < pixel_end) {
       const int64_t n = smaller(pixel_end - pixel, plane - pixel % plane);
-      transpose_spilling(to, plan.grad_pitch, from + pixel / plane * c.dest.image + pixel % plane, c.dest.channel, channels,
-                         n);
+      const Storage* piece = from + pixel / plane * c.dest.image + pixel % plane;
+      transpose_spilling(to, plan.grad_pitch, piece, c.dest.channel, channels, n);
       to += n * plan.grad_pitch;
       pixel += n;
     }
@@ -110,7 +111,8 @@ struct GradWeight {
       int64_t source_pitch = plan.source_pitch;
       if (plan.in_place) {
         source_pitch = c.source.column;
-        source = reinterpret_cast<const C*>(input) + pixel * source_pitch + filters.group * c.source_channels + filters.k;
+        source = reinterpret_cast<const C*>(input) + pixel * source_pitch;
+        source += filters.group * c.source_channels + filters.k;
       } else if (c.nhwc) {
         pack_rows(c, input, filters.group, block, scratch, source_pitch);
       } else {

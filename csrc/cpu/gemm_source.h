@@ -39,7 +39,10 @@ void pack_rows(const Correlation& c, const Storage* source, int64_t group, const
         high = clamp((c.w.source - w) * channels, low, end);
       }
       if (low > begin) zero_spilling(out, low - begin);
-      if (high > low) copy_spilling(out + (low - begin), image + h * c.source.row + w * c.source.column + low, high - low);
+      if (high > low) {
+        const Storage* from = image + h * c.source.row + w * c.source.column;
+        copy_spilling(out + (low - begin), from + low, high - low);
+      }
       if (end > high) zero_spilling(out + (high - begin), end - high);
       out += end - begin;
       if (++tap_w == runs_per_row) {

@@ -10,8 +10,8 @@ namespace spatialconv {
 namespace SPATIALCONV_ISA {
 namespace gemm {
 
-// nhwc: panels [group][block of kTileColumns channels][tap, source channel][kTileColumns], zeros behind the last channel.
-// nchw: rows [group][dest channel][pitch of depth index].
+// nhwc: panels [group][block of kTileColumns channels][tap, source channel][kTileColumns], zeros behind the last
+// channel. nchw: rows [group][dest channel][pitch of depth index].
 template <class Compute>
 int64_t weight_blocks(const Correlation& c) {
   return ceil_div(c.dest_channels, c.nhwc ? kTileColumns<Compute> : kTileRows);
@@ -122,7 +122,12 @@ void pack_filter_rows(const Correlation& c, const Storage* w, int64_t rows, comp
   }
   const bool dense_kernel = (c.w.kernel == 1 || c.weight_w == 1) && (c.h.kernel == 1 || c.weight_h == c.w.kernel);
   if (c.tap_major && dense_kernel && c.weight_dest == c.h.kernel * c.w.kernel) {
-    return transpose_filter_rows(c, w, rows, to, pitch);
+    // Few enough rows to stay within a few pages, enough to read whole cache lines.
+    const int64_t run = larger(kTileRows, 512 / c.weight_dest);
+    for (int64_t row = 0; row < rows; row += run) {
+      transpose_filter_rows(c, w + row * c.weight_dest, smaller(run, rows - row), to + row * pitch, pitch);
+    }
+    return;
   }
   const int64_t tap_step = c.tap_major ? channels : 1, channel_step = c.tap_major ? 1 : taps;
   for (int64_t row = 0; row < rows; ++row, w += c.weight_dest, to += pitch) {

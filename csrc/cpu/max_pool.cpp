@@ -72,7 +72,9 @@ template <class Storage>
 int32_t run_gather(const void* problem, const Buffers& buffers) {
   return max_pool_gather<Storage>(pool(problem), buffers);
 }
-int64_t gather_workspace(const void* problem, int64_t threads) { return max_pool_gather_workspace(pool(problem), threads); }
+int64_t gather_workspace(const void* problem, int64_t threads) {
+  return max_pool_gather_workspace(pool(problem), threads);
+}
 
 template <class Storage>
 constexpr KernelEntry rows_entry(DType dtype) {

@@ -1,5 +1,5 @@
-// The gradient of max pooling (a scatter-add by indices) and its derivative (a gather by the same indices). An index outside
-// the plane is ignored, and so is whatever stands at the output of a window without input elements.
+// The gradient of max pooling (a scatter-add by indices) and its derivative (a gather by the same indices). An index
+// outside the plane is ignored, and so is whatever stands at the output of a window without input elements.
 #pragma once
 #include "../common/window.h"
 #include "rows.h"
@@ -52,17 +52,32 @@ int64_t scatter_slot(const Pool2d& p, const PlanePlan& plan) {
   return lines_of<uint8_t>(p.ow) + lines_of<compute_t<Storage>>(plane);
 }
 
+// sums[index] += gradient for one row of outputs of one plane.
+template <class Storage>
+void scatter_row(const uint8_t* has_elements, uint64_t plane, int64_t n, const Storage* gradient, const int64_t* index,
+                 compute_t<Storage>* sums) {
+  for (int64_t ow = 0; ow < n; ++ow) {
+    const uint64_t to = static_cast<uint64_t>(index[ow]);
+    if (to < plane && has_elements[ow] != 0) sums[to] += widen(gradient[ow]);
+  }
+}
+
 // sums[index * pixel + channel] += gradient, for one plane or chunk.
 template <class Storage>
-void scatter_part(const Pool2d& p, const uint8_t* has_elements, int64_t width, const Storage* gradient,
-                  const int64_t* index, compute_t<Storage>* sums, int64_t pixel) {
+void scatter_part(const Pool2d& p, const PlanePlan& plan, const uint8_t* has_elements, int64_t width,
+                  const Storage* gradient, const int64_t* index, compute_t<Storage>* sums, int64_t pixel) {
   const uint64_t plane = static_cast<uint64_t>(p.ih) * static_cast<uint64_t>(p.iw);
   const Axis rows = row_axis(p);
   for (int64_t oh = 0; oh < p.oh; ++oh) {
     if (window_at(rows, oh).count == 0) continue;
+    const int64_t row = oh * p.y_stride[2];
+    if (!plan.channels_last) {
+      scatter_row(has_elements, plane, p.ow, gradient + row, index + row, sums);
+      continue;
+    }
     for (int64_t ow = 0; ow < p.ow; ++ow) {
       if (has_elements[ow] == 0) continue;
-      const int64_t at = oh * p.y_stride[2] + ow * p.y_stride[3];
+      const int64_t at = row + ow * p.y_stride[3];
       for (int64_t c = 0; c < width; ++c) {
         const uint64_t to = static_cast<uint64_t>(index[at + c]);
         if (to < plane) sums[static_cast<int64_t>(to) * pixel + c] += widen(gradient[at + c]);
@@ -91,11 +106,13 @@ int32_t max_pool_scatter(const Pool2d& p, const Buffers& buffers) {
       const bool dense = out_pixel == part.width;
       if constexpr (kNeedsAccumulator<Storage>) {
         std::memset(accumulator, 0, static_cast<size_t>(pixels * part.width) * sizeof(C));
-        scatter_part(p, has_elements, part.width, gradient, index, accumulator, part.width);
+        scatter_part(p, plan, has_elements, part.width, gradient, index, accumulator, part.width);
         if (dense) {
           narrow_row<Storage>(accumulator, pixels * part.width, out);
         } else {
-          for (int64_t i = 0; i < pixels; ++i) narrow_row<Storage>(accumulator + i * part.width, part.width, out + i * out_pixel);
+          for (int64_t i = 0; i < pixels; ++i) {
+            narrow_row<Storage>(accumulator + i * part.width, part.width, out + i * out_pixel);
+          }
         }
       } else {
         if (dense) {
@@ -105,7 +122,7 @@ int32_t max_pool_scatter(const Pool2d& p, const Buffers& buffers) {
             std::memset(out + i * out_pixel, 0, static_cast<size_t>(part.width) * sizeof(C));
           }
         }
-        scatter_part(p, has_elements, part.width, gradient, index, out, out_pixel);
+        scatter_part(p, plan, has_elements, part.width, gradient, index, out, out_pixel);
       }
     }
   });

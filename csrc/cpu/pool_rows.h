@@ -1,6 +1,6 @@
-// Pooling as two one-dimensional reductions: every input row is first reduced along its columns to one value per output
-// column, then the rows of a window are reduced to an output row. Overlapping windows share the first step. Taking rows and
-// columns in ascending order keeps torch's choice among ties (the first) and among NaNs (the last).
+// Pooling as two one-dimensional reductions: every input row is first reduced along its columns to one value per
+// output column, then the rows of a window are reduced to an output row. Overlapping windows share the first step.
+// Taking rows and columns in ascending order keeps torch's choice among ties (the first) and among NaNs (the last).
 #pragma once
 #include "../common/window.h"
 #include "rows.h"
@@ -52,8 +52,8 @@ struct Running {
   }
 };
 
-// How one call is cut up. A task is one plane (nchw) or one chunk of the channels of an image (nhwc) and a band of its output
-// rows. A reduced row has `pixels` runs of `width` values, each run padded to whole vectors.
+// How one call is cut up. A task is one plane (nchw) or one chunk of the channels of an image (nhwc) and a band of
+// its output rows. A reduced row has `pixels` runs of `width` values, each run padded to whole vectors.
 struct PoolPlan {
   bool channels_last;
   int64_t chunk, chunks, pixels, width, padded, ring, band, bands, tasks;
@@ -113,7 +113,8 @@ class PoolRows {
            lines_of<C>(padded_row_size(p, plan)) + lines_of<C>(phases_size(p, plan));
   }
 
-  PoolRows(const Pool2d& problem, const PoolPlan& plan, void* slot) : p_(problem), plan_(plan), rows_(row_axis(problem)) {
+  PoolRows(const Pool2d& problem, const PoolPlan& plan, void* slot)
+      : p_(problem), plan_(plan), rows_(row_axis(problem)) {
     const Axis columns = column_axis(p_);
     Carver carver{static_cast<char*>(slot)};
     columns_ = carver.take<Window>(p_.ow);

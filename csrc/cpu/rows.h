@@ -1,5 +1,5 @@
-// What the row-wise kernels (depthwise, pooling) share: slabs of work, workspace carving, and rows widened, padded, split by
-// stride and merged back. Internal linkage: a level's code stays in its own translation unit.
+// What the row-wise kernels (depthwise, pooling) share: slabs of work, workspace carving, and rows widened, padded,
+// split by stride and merged back. Internal linkage: a level's code stays in its own translation unit.
 #pragma once
 #include <cstdint>
 #include <type_traits>
@@ -53,7 +53,8 @@ int32_t for_each_slab(int64_t tasks, int64_t threads, const Body& body) {
 template <class Compute>
 using lane_int = std::conditional_t<sizeof(Compute) == 4, int32_t, int64_t>;
 
-// The first n values, n less than a vector. Out of line where a partial load is not one instruction, to keep kernels small.
+// The first n values, n less than a vector. Out of line where a partial load is not one instruction, to keep kernels
+// small.
 template <class Storage>
 #if defined(__AVX512F__)
 SC_INLINE

@@ -10,6 +10,7 @@ from .suites import PASSES
 from .table import short
 
 _MARKERS = "osD^vP*X"
+_TICKS = [step * 10.0**power for power in range(-4, 5) for step in (1, 2, 5)]
 
 
 def draw(rows: Sequence[dict], peer: str, path: Path, title: str) -> Path:
@@ -26,7 +27,6 @@ def draw(rows: Sequence[dict], peer: str, path: Path, title: str) -> Path:
     figure = Figure(figsize=(4.4 + 3.6 * max(len(passes), 1), 1.8 + 0.27 * max(len(layers), 4)), layout="constrained")
     figure.suptitle(title, fontsize=11)
     axes = figure.subplots(1, max(len(passes), 1), sharey=True, squeeze=False)[0]
-    means = geometric_means(good, peer)
     for axis, pass_name in zip(axes, passes, strict=False):
         for number, (backend, dtype, layout) in enumerate(series):
             mine = [
@@ -37,7 +37,7 @@ def draw(rows: Sequence[dict], peer: str, path: Path, title: str) -> Path:
                 continue
             entries = [row["peers"][peer] for row in mine]
             shift = (number - (len(series) - 1) / 2) * 0.7 / max(len(series), 1)
-            mean = means[backend, layout, pass_name, "all"][0]
+            mean = geometric_means(mine, peer)[backend, layout, pass_name, "all"][0]
             axis.errorbar(
                 [entry["ratio"] for entry in entries],
                 [layers.index((short(row["layer"]), row["class"])) + shift for row in mine],
@@ -52,6 +52,10 @@ def draw(rows: Sequence[dict], peer: str, path: Path, title: str) -> Path:
             )
         axis.axvline(1.0, color="black", linewidth=0.8)
         axis.set_xscale("log")
+        first, last = axis.get_xlim()
+        ticks = [tick for tick in _TICKS if first <= tick <= last]
+        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks], fontsize=7)
+        axis.set_xticks([], minor=True)
         axis.set_title(pass_name, fontsize=10)
         axis.set_xlabel(f"{peer} time / ours   (right: we are faster)", fontsize=8)
         axis.grid(axis="x", which="both", alpha=0.25)

@@ -14,8 +14,9 @@ from pathlib import Path
 import torch
 
 FORMAT = 1
-# What must agree for two runs' rows to stand in one file.
-SAME = ("machine", "settings")
+# What must agree for two runs' rows to stand in one file; what else differs is in a row's key.
+SAME = ("machine", "versions", "precision")
+SAME_SETTINGS = ("seed", "device")
 
 
 def head(settings: dict, roofline: dict | None = None) -> dict:
@@ -51,11 +52,11 @@ class Store:
     """A result file that is whole at every moment: each row is written to a new file that then takes its place."""
 
     def __init__(self, path: Path, head: dict, resume: bool = False) -> None:
-        self.path, self.head = path, head
+        self.path, self.head = path, json.loads(json.dumps(_finite(head)))
         self.rows: dict[str, dict] = {}
         if resume and path.is_file():
             old = load(path)
-            differing = [name for name in SAME if old["head"].get(name) != head.get(name)]
+            differing = _differing(old["head"], self.head)
             if differing:
                 raise ValueError(f"cannot resume {path}: another {' and '.join(differing)}")
             self.rows = {row["key"]: row for row in old["rows"]}
@@ -71,6 +72,13 @@ class Store:
         scratch = self.path.with_name(self.path.name + ".part")
         scratch.write_text(content + "\n")
         os.replace(scratch, self.path)
+
+
+def _differing(old: dict, new: dict) -> list[str]:
+    """What keeps two runs' rows from standing in one file."""
+    settings = [old.get("settings", {}), new.get("settings", {})]
+    found = [name for name in SAME if old.get(name) != new.get(name)]
+    return found + [name for name in SAME_SETTINGS if settings[0].get(name) != settings[1].get(name)]
 
 
 def _finite(value):
@@ -121,7 +129,7 @@ def compare(old_rows: Iterable[dict], new_rows: Iterable[dict]) -> list[Change]:
 
 
 def geometric_means(rows: Iterable[dict], peer: str) -> dict[tuple[str, str, str, str], tuple[float, int]]:
-    """Per (backend, layout, pass, class), also class 'all': geometric mean of the ratio, and of how many layers."""
+    """Per (backend, layout, pass, class), also class 'all', of one dtype: mean of the ratio, and of how many layers."""
     logs: dict[tuple[str, str, str, str], list[float]] = {}
     for row in rows:
         value = row.get("peers", {}).get(peer, {}).get("ratio")

@@ -21,15 +21,10 @@ def seconds(value: float) -> str:
     return f"{value * 1e6:.3g} µs"
 
 
-def ratio_text(value: float | None, low: float | None = None, high: float | None = None) -> Text:
-    """A ratio, green where surely faster, red where surely slower; bounds as a superscript range."""
-    if value is None:
-        return Text("-", style="dim")
-    style = "green" if (low or value) > 1.0 else "red" if (high or value) < 1.0 else ""
-    text = Text(f"{value:.2f}x", style=style)
-    if low is not None and high is not None:
-        text.append(f" {low:.2f}-{high:.2f}", style="dim")
-    return text
+def ratio_text(value: float, low: float, high: float, bounds: bool = True) -> Text:
+    """A ratio with its bounds: green where surely above 1, red where surely below."""
+    text = Text(f"{value:.2f}x", style="green" if low > 1.0 else "red" if high < 1.0 else "")
+    return text.append(f" {low:.2f}-{high:.2f}", style="dim") if bounds else text
 
 
 def short(problem: str) -> str:
@@ -37,74 +32,77 @@ def short(problem: str) -> str:
     return problem.rsplit(" ", 3)[0].removeprefix("conv2d ")
 
 
-def _cell(row: dict | None, peer: str) -> tuple[Text, Text, Text]:
-    """Our time, the ratio to the peer, and share of the roofline of one row."""
+def _cell(row: dict | None, peer: str, wide: bool) -> list[Text]:
+    """Our time and the ratio to the peer of one row, then if ``wide`` the share of the roofline."""
     if row is None:
-        return Text(""), Text(""), Text("")
+        return [Text("")] * (3 if wide else 2)
     if row["status"] != "ok":
-        reason = (row.get("reason") or "").splitlines()[0:1]
-        return Text(row["status"], style="bold red"), Text("".join(reason)[:28], style="dim"), Text("")
+        return [Text(row["status"], style="bold red"), *[Text("")] * (2 if wide else 1)]
     entry = row["peers"].get(peer, {})
-    ratio = ratio_text(entry.get("ratio"), entry.get("low"), entry.get("high"))
     if entry.get("ratio") is None:
         ratio = Text(entry.get("status", "-"), style="dim")
+    else:
+        ratio = ratio_text(entry["ratio"], entry["low"], entry["high"], bounds=wide)
     noisy = "" if row["clock"] == "cpu" or row["ours"]["clean"] >= row["ours"]["samples"] else "~"
-    share = row["roofline"]["share"]
-    return Text(noisy + seconds(row["ours"]["median"])), ratio, Text(f"{100 * share:.0f}%")
+    cells = [Text(noisy + seconds(row["ours"]["median"])), ratio]
+    return [*cells, Text(f"{100 * row['roofline']['share']:.0f}%")] if wide else cells
 
 
-def layers_table(rows: Sequence[dict], backend: str, dtype: str, layout: str, peer: str = TORCH) -> Table:
-    """One line a layer: for each pass our time, the ratio to the peer with bounds, and the share of the roofline."""
+def layers_table(
+    rows: Sequence[dict], backend: str, dtype: str, layout: str, peer: str = TORCH, wide: bool = True
+) -> Table:
+    """One line a layer: for each pass our time, the ratio to the peer, and if ``wide`` bounds and roofline share."""
     mine = [row for row in rows if (row["backend"], row["dtype"], row["layout"]) == (backend, dtype, layout)]
     passes = [name for name in PASSES if any(row["pass"] == name for row in mine)]
-    table = Table(
-        title=f"{backend}, {dtype} {layout}: {peer} time / ours (above 1: we are faster)", title_justify="left"
-    )
+    title = f"{backend}, {dtype} {layout}: {peer} time / ours (above 1: we are faster)"
+    table = Table(title=title, title_justify="left", padding=(0, 1 if wide else 0))
     table.add_column("layer", overflow="fold")
-    table.add_column("kernel", style="dim")
+    table.add_column("kernel", style="dim", overflow="fold")
     for name in passes:
         table.add_column(name, justify="right", no_wrap=True)
         table.add_column("ratio", justify="left", no_wrap=True)
-        table.add_column("roof", justify="right", no_wrap=True, style="dim")
+        if wide:
+            table.add_column("roof", justify="right", no_wrap=True, style="dim")
     by_layer: dict[str, dict[str, dict]] = {}
     for row in mine:
         by_layer.setdefault(row["layer"], {})[row["pass"]] = row
     for layer, found in by_layer.items():
         kernels = dict.fromkeys(row.get("kernel", "-").partition(":")[2] for row in found.values())
-        cells = [text for name in passes for text in _cell(found.get(name), peer)]
+        cells = [text for name in passes for text in _cell(found.get(name), peer, wide)]
         table.add_row(short(layer), "/".join(kernels), *cells)
     return table
 
 
-def means_table(rows: Sequence[dict], peers: Iterable[str]) -> Table:
-    """Geometric means of the ratio by class, and whole networks, per backend, layout, pass and peer."""
-    table = Table(
-        title="summary: peer time / ours, geometric mean over layers; networks: times summed", title_justify="left"
-    )
-    columns: dict[tuple[str, str, str], None] = {}
-    lines: dict[tuple[str, str], dict[tuple[str, str, str], str]] = {}
+def means_table(rows: Sequence[dict], backend: str, dtype: str, peers: Iterable[str]) -> Table:
+    """Geometric means of a backend's ratio by class, and whole networks, per layout, pass and peer."""
+    mine = [row for row in rows if (row["backend"], row["dtype"]) == (backend, dtype)]
+    columns = {
+        (row["layout"], row["pass"]): None
+        for row in sorted(mine, key=lambda row: (row["layout"], PASSES.index(row["pass"])))
+    }
+    lines: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
+    counts: dict[tuple[str, str], int] = {}
     for peer in peers:
-        for (backend, layout, pass_name, kind), (value, count) in geometric_means(rows, peer).items():
-            columns[backend, layout, pass_name] = None
-            label = "all layers" if kind == "all" else kind
-            lines.setdefault((label, peer), {})[backend, layout, pass_name] = f"{value:.2f}x ({count})"
-        for (suite, backend, layout, pass_name), total in network_ratios(rows, peer).items():
-            if total["ratio"] is None:
-                continue
-            columns[backend, layout, pass_name] = None
-            lacking = f" ({total['missing']} missing)" if total["missing"] else ""
-            lines.setdefault((f"network {suite}", peer), {})[backend, layout, pass_name] = (
-                f"{total['ratio']:.2f}x{lacking}"
-            )
+        for (_, layout, pass_name, kind), (value, count) in geometric_means(mine, peer).items():
+            line = ("all layers" if kind == "all" else kind, peer)
+            counts[line] = max(counts.get(line, 0), count)
+            lines.setdefault(line, {})[layout, pass_name] = f"{value:.2f}x"
+        for (suite, _, layout, pass_name), total in network_ratios(mine, peer).items():
+            if total["ratio"] is not None:
+                line = (f"network {suite}", peer)
+                counts[line] = max(counts.get(line, 0), total["layers"])
+                lacking = f" -{total['missing']}" if total["missing"] else ""
+                lines.setdefault(line, {})[layout, pass_name] = f"{total['ratio']:.2f}x{lacking}"
+    title = f"{backend}, {dtype}: peer time / ours; geometric means, networks: times summed (-k: without k layers)"
+    table = Table(title=title, title_justify="left")
     table.add_column("class (layers)")
     table.add_column("peer", style="dim")
-    for backend, layout, pass_name in columns:
-        table.add_column(f"{backend}\n{layout}\n{pass_name}", justify="right")
-    ordered = sorted(lines, key=lambda line: (line[1], line[0].startswith("network"), line[0] == "all layers"))
-    for label, peer in ordered:
-        found = lines[label, peer]
-        style = "bold" if label == "all layers" or label.startswith("network") else ""
-        table.add_row(label, peer, *(found.get(column, "") for column in columns), style=style)
+    for layout, pass_name in columns:
+        table.add_column(f"{layout}\n{pass_name}", justify="right")
+    for line in sorted(lines, key=lambda line: (line[1], line[0].startswith("network"), line[0] == "all layers")):
+        style = "bold" if line[0] == "all layers" or line[0].startswith("network") else ""
+        found = (lines[line].get(column, "") for column in columns)
+        table.add_row(f"{line[0]} ({counts[line]})", line[1], *found, style=style)
     return table
 
 
@@ -133,16 +131,17 @@ def problems_text(rows: Sequence[dict]) -> Text:
     return text
 
 
-def report(rows: Sequence[dict], peers: Sequence[str]) -> Group:
-    """Everything that a run shows when it is over."""
+def report(rows: Sequence[dict], peers: Sequence[str], width: int = 180) -> Group:
+    """Everything that a run shows when it is over; on a narrow terminal without bounds and roofline."""
     groups = dict.fromkeys((row["backend"], row["dtype"], row["layout"]) for row in rows)
-    parts: list[object] = [layers_table(rows, *group, peer=peer) for peer in peers for group in groups]
-    parts.append(means_table(rows, peers))
+    wide = width >= 150
+    parts: list[object] = [layers_table(rows, *group, peer=peer, wide=wide) for peer in peers for group in groups]
+    parts += [means_table(rows, *one, peers) for one in dict.fromkeys(group[:2] for group in groups)]
     parts.append(problems_text(rows))
     return Group(*parts)
 
 
-def changes_table(changes: Sequence[Change]) -> Table:
+def changes_table(changes: Sequence[Change]) -> Group:
     """What became slower or faster beyond both runs' bounds, relative to the peer."""
     table = Table(
         title="against the older run (ratio to the peer; only where the bounds do not overlap)", title_justify="left"
@@ -158,5 +157,5 @@ def changes_table(changes: Sequence[Change]) -> Table:
             key = " | ".join(change.key.split(" | ")[:2])
             table.add_row(Text(change.verdict, style=style), key, change.peer, before, now)
     same = sum(change.verdict == "same" for change in changes)
-    table.caption = f"{len(changes)} rows compared, {same} without a certain change"
-    return table
+    counted = Text(f"{len(changes)} rows compared with the older run, {same} without a certain change")
+    return Group(table, counted) if same < len(changes) else Group(counted)

@@ -169,7 +169,7 @@ def interleave(
     """Samples of every variant, one of each a round, in alternating order, for about ``budget`` seconds.
 
     Blocks hold as many calls as make them long enough for the clock; ``single`` keeps them at one call. Where too few
-    rounds are undisturbed it goes on for up to three times the budget.
+    rounds are undisturbed it goes on for up to three times the budget; very slow calls get fewer than ``least`` rounds.
     """
     with quiet():
         calls = []
@@ -188,6 +188,8 @@ def interleave(
             rounds, spent = len(samples[0]), time.perf_counter() - start
             enough = rounds >= most or (rounds >= least and spent > budget)
             if enough and (clean >= LEAST_CLEAN or spent > 3 * budget):
+                return samples
+            if rounds >= LEAST_CLEAN and spent > 20 * budget > 0:
                 return samples
 
 

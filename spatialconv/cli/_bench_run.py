@@ -12,9 +12,11 @@ from ..bench import plot, results, roofline, runner, table
 
 def run(settings: runner.Settings, works, json_path: Path, plot_path: Path, resume: bool, compare: Path | None) -> bool:
     """Measure, write and show; whether every row is right and believable, and nothing became surely slower."""
-    console = Console(width=None)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=180)
     old = results.load(compare) if compare else None
-    console.print(f"measuring this machine's peaks ({settings.threads} threads)")
+    console.print(f"measuring this machine's peaks ({settings.threads} thread{'s' * (settings.threads > 1)})")
     limits = roofline.measure(set(settings.dtypes), settings.device)
     head = results.head(settings.as_dict(), limits.as_dict())
     store = results.Store(json_path, head, resume)
@@ -28,7 +30,7 @@ def run(settings: runner.Settings, works, json_path: Path, plot_path: Path, resu
         TimeRemainingColumn(),
     )
     # Refreshed between rows only: a thread that draws would disturb what is timed.
-    with Progress(*columns, console=console, auto_refresh=False) as progress:
+    with Progress(*columns, console=console, auto_refresh=False, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=len(works))
         for work in works:
             progress.update(task, description=f"{work.request} {table.short(str(work.cell.problem))}"[:58].ljust(58))
@@ -36,13 +38,15 @@ def run(settings: runner.Settings, works, json_path: Path, plot_path: Path, resu
             if work.key not in store.rows:
                 store.add(bench.row(work))
             progress.advance(task)
+            if not console.is_terminal and (len(store.rows) % 25 == 0 or work is works[-1]):
+                console.print(f"{len(store.rows)} of {len(works)} rows")
         progress.update(task, description="done".ljust(58))
         progress.refresh()
     store.head["roofline"] = bench.limits.as_dict()
     store.write()
     keys = {work.key for work in works}
     rows = [row for key, row in store.rows.items() if key in keys]
-    console.print(table.report(rows, settings.peers))
+    console.print(table.report(rows, settings.peers, console.width))
     good = all(row["status"] in ("ok", "refused") for row in rows)
     if old is not None:
         changes = results.compare(old["rows"], rows)
@@ -70,8 +74,9 @@ def _show_machine(console: Console, head: dict) -> None:
 
 
 def _draw(console: Console, rows, settings: runner.Settings, head: dict, path: Path) -> None:
+    threads = f"{settings.threads} thread{'s' * (settings.threads > 1)}"
     title = (
-        f"{', '.join(settings.suites)}, n{settings.batch or ' of the suite'}, {settings.threads} threads, "
+        f"{', '.join(settings.suites)}, n{settings.batch or ' of the suite'}, {threads}, "
         f"{head['machine']['cpu']}, torch {head['versions']['torch']}, {head['date'][:10]}"
     )
     try:

@@ -35,7 +35,7 @@ def show(console: Console, outcomes: Sequence[Outcome]) -> None:
 
 
 def _table(part: str, outcomes: Sequence[Outcome]) -> Table:
-    table = Table(title=part, title_justify="left")
+    table = Table(title=f"{part}: cases passed", title_justify="left")
     table.add_column("backend" if part == "gradients" else "kernel", no_wrap=True)
     table.add_column("op", no_wrap=True)
     columns = list(dict.fromkeys((one.dtype, one.layout) for one in outcomes))
@@ -54,4 +54,4 @@ def _cell(one: Outcome | None) -> Text:
         return Text("-", style="dim")
     if one.failures:
         return Text(f"{len(one.failures)} WRONG", style="bold red")
-    return Text(f"{one.passed} ok", style="green")
+    return Text(str(one.passed), style="green")

@@ -91,5 +91,9 @@ def bench(
         raise typer.BadParameter("no problem of the suites is left", param_hint="--filter")
     from ._bench_run import run
 
-    if not run(settings, works, json_path, plot or json_path.with_suffix(".png"), resume, compare):
+    try:
+        good = run(settings, works, json_path, plot or json_path.with_suffix(".png"), resume, compare)
+    except (ValueError, OSError) as error:
+        raise typer.BadParameter(str(error)) from None
+    if not good:
         raise typer.Exit(1)

@@ -45,6 +45,8 @@ def check(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=180)
     outcomes = [cell.run() for cell in track(cells, "checking", console=console, transient=True)]
     show(console, outcomes)
     if not any(outcome.passed for outcome in outcomes) or any(outcome.failures for outcome in outcomes):

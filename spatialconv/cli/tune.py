@@ -58,6 +58,8 @@ def tune(
         raise typer.BadParameter(str(error)) from None
     wanted = [problem for problem in dict.fromkeys(wanted) if filter in str(problem)]
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=180)
     clock = pick_clock("auto", torch.get_num_threads())
     found = list(track(tuning.tune(wanted, budget, clock), "tuning", len(wanted), console=console, update_period=1.0))
     table = Table(

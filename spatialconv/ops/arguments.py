@@ -36,7 +36,8 @@ def check_tensors(op: str, **tensors: Tensor | None) -> None:
         if not isinstance(tensor, Tensor):
             raise argument_error(op, name, "a tensor", type(tensor).__name__, TypeError)
         if tensor.layout is not torch.strided:
-            raise argument_error(op, name, "a strided tensor", f"one of layout {tensor.layout}")
+            kind = NotImplementedError if "pool" in op else RuntimeError
+            raise argument_error(op, name, "a strided tensor", f"one of layout {tensor.layout}", kind)
         if tensor.is_quantized:
             raise argument_error(op, name, "a tensor that is not quantized", str(tensor.dtype))
         if tensor.device != first.device:
@@ -243,9 +244,10 @@ def check_pool2d(op, input, kernel_size, stride, padding, dilation, ceil_mode, a
     """Every check of a pooling op's input; returns the output's shape."""
     check_tensors(op, input=input)
     check_rank(op, "input", input)
-    return (*input.shape[:2], *pool2d_output_size(
-        op, input.shape, kernel_size, stride, padding, dilation, ceil_mode, adaptive_size
-    ))  # fmt: skip
+    geometry = (kernel_size, stride, padding, dilation, ceil_mode, adaptive_size)
+    shape = (*input.shape[:2], *pool2d_output_size(op, input.shape, *geometry))
+    check_fits(op, "output_size", shape)
+    return shape
 
 
 def pool2d_output_size(op, input_shape, kernel_size, stride, padding, dilation, ceil_mode, adaptive_size):

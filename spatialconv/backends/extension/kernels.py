@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ... import threads
 from ...problem import Conv2dProblem, Pool2dProblem, Problem
-from ...shapes import dense
+from ...shapes import dense, dense_strides
 from ..base import (
     Context,
     Kernel,
@@ -29,12 +29,6 @@ from . import loader, structs
 _CHANNELS_LAST = torch.channels_last
 
 
-def strides(shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
-    """Element strides of a dense 4-D tensor, in the order of its dimensions."""
-    _, c, h, w = shape
-    return (c * h * w, 1, w * c, c) if layout == "nhwc" else (c * h * w, h * w, w, 1)
-
-
 @cache
 def handles(level: str) -> dict[tuple[str, str, str], int]:
     """Address of every compiled kernel of a level by (op, kernel, dtype)."""
@@ -44,9 +38,9 @@ def handles(level: str) -> dict[tuple[str, str, str], int]:
 def conv_structs(problem: Conv2dProblem) -> tuple[structs.Conv2d, structs.Conv2d]:
     """The problem for a contiguous and for a channels_last weight."""
     fields = {name: getattr(problem, name) for name in structs.Conv2d.integers}
-    x, y = strides(problem.input_shape, problem.layout), strides(problem.output_shape, problem.layout)
+    x, y = dense_strides(problem.input_shape, problem.layout), dense_strides(problem.output_shape, problem.layout)
     first, second = (
-        structs.conv2d_struct(fields, x, strides(problem.weight_shape, order), y) for order in ("nchw", "nhwc")
+        structs.conv2d_struct(fields, x, dense_strides(problem.weight_shape, order), y) for order in ("nchw", "nhwc")
     )
     return first, second
 
@@ -59,7 +53,7 @@ def pool_struct(problem: Pool2dProblem) -> structs.Pool2d:
         height, width = problem.ih // problem.oh, problem.iw // problem.ow
         fields.update(adaptive=0, kh=height, kw=width, sh=height, sw=width)
     return structs.pool2d_struct(
-        fields, strides(problem.input_shape, problem.layout), strides(problem.output_shape, problem.layout)
+        fields, dense_strides(problem.input_shape, problem.layout), dense_strides(problem.output_shape, problem.layout)
     )
 
 
@@ -105,7 +99,7 @@ class ConvKernel(ExtensionKernel):
 
     def _conv2d(self, problem, context, run, plain, channels_last) -> Plan:
         shape, layout = problem.output_shape, problem.layout
-        steps = strides(shape, layout)
+        steps = dense_strides(shape, layout)
         plain_address, last_address = ctypes.addressof(plain), ctypes.addressof(channels_last)
         packed = int(context.prepacked)
 
@@ -130,7 +124,7 @@ class ConvKernel(ExtensionKernel):
 
     def _conv2d_grad_input(self, problem, context, run, plain, channels_last) -> Plan:
         shape, layout = problem.input_shape, problem.layout
-        steps = strides(shape, layout)
+        steps = dense_strides(shape, layout)
         plain_address, last_address = ctypes.addressof(plain), ctypes.addressof(channels_last)
 
         def conv2d_grad_input(grad_output: Tensor, weight: Tensor, _keep=(plain, channels_last)) -> Tensor:
@@ -149,7 +143,7 @@ class ConvKernel(ExtensionKernel):
 
     def _conv2d_grad_weight(self, problem, context, run, plain, channels_last) -> Plan:
         shape, layout = problem.weight_shape, problem.layout
-        steps = strides(shape, layout)
+        steps = dense_strides(shape, layout)
         struct = channels_last if problem.layout == "nhwc" else plain
         address = ctypes.addressof(struct)
 
@@ -222,7 +216,7 @@ class PoolKernel(ExtensionKernel):
 
     def _max_pool2d(self, problem, run, struct, address) -> Plan:
         shape, layout = problem.output_shape, problem.layout
-        steps = strides(shape, layout)
+        steps = dense_strides(shape, layout)
 
         def max_pool2d(input: Tensor, _keep=struct) -> tuple[Tensor, Tensor | None]:
             input = in_layout(input, layout)
@@ -238,7 +232,7 @@ class PoolKernel(ExtensionKernel):
 
     def _max_pool2d_scatter(self, problem, run, struct, address) -> Plan:
         shape, layout = problem.input_shape, problem.layout
-        steps = strides(shape, layout)
+        steps = dense_strides(shape, layout)
 
         def max_pool2d_scatter(grad_output: Tensor, indices: Tensor, _keep=struct) -> Tensor:
             grad_output, indices = in_layout(grad_output, layout), in_layout(indices, layout)
@@ -250,7 +244,7 @@ class PoolKernel(ExtensionKernel):
 
     def _max_pool2d_gather(self, problem, run, struct, address) -> Plan:
         shape, layout = problem.output_shape, problem.layout
-        steps = strides(shape, layout)
+        steps = dense_strides(shape, layout)
 
         def max_pool2d_gather(input: Tensor, indices: Tensor, _keep=struct) -> Tensor:
             input, indices = in_layout(input, layout), in_layout(indices, layout)
@@ -262,7 +256,7 @@ class PoolKernel(ExtensionKernel):
 
     def _avg_pool2d(self, problem, run, struct, address) -> Plan:
         shape, layout = problem.output_shape, problem.layout
-        steps = strides(shape, layout)
+        steps = dense_strides(shape, layout)
 
         def avg_pool2d(input: Tensor, _keep=struct) -> Tensor:
             input = in_layout(input, layout)
@@ -274,7 +268,7 @@ class PoolKernel(ExtensionKernel):
 
     def _avg_pool2d_grad_input(self, problem, run, struct, address) -> Plan:
         shape, layout = problem.input_shape, problem.layout
-        steps = strides(shape, layout)
+        steps = dense_strides(shape, layout)
 
         def avg_pool2d_grad_input(grad_output: Tensor, _keep=struct) -> Tensor:
             grad_output = in_layout(grad_output, layout)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...problem import Conv2dProblem
-from ...shapes import dense
+from ...shapes import as_result
 
 _WIDER = {torch.float16: torch.float32, torch.bfloat16: torch.float32, torch.complex32: torch.complex64}
 
@@ -59,14 +59,14 @@ def conv2d(p: Conv2dProblem, input: Tensor, weight: Tensor, bias: Tensor | None)
     output = (grouped_weight(p, weight) @ columns(p, input)).reshape(p.output_shape)
     if bias is not None:
         output = output + wide(bias).reshape(-1, 1, 1)
-    return dense(output.to(input.dtype), p.layout)
+    return as_result(output.to(input.dtype), p.layout)
 
 
 def conv2d_grad_input(p: Conv2dProblem, grad_output: Tensor, weight: Tensor) -> Tensor:
     cols = grouped_weight(p, weight).mT @ grouped_output(p, grad_output)
-    return dense(adjoint_of_columns(p, cols).to(grad_output.dtype), p.layout)
+    return as_result(adjoint_of_columns(p, cols).to(grad_output.dtype), p.layout)
 
 
 def conv2d_grad_weight(p: Conv2dProblem, grad_output: Tensor, input: Tensor) -> Tensor:
     products = grouped_output(p, grad_output) @ columns(p, input).mT
-    return dense(products.sum(0).reshape(p.weight_shape).to(input.dtype), p.layout)
+    return as_result(products.sum(0).reshape(p.weight_shape).to(input.dtype), p.layout)

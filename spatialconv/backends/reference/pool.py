@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ...problem import Pool2dProblem
-from ...shapes import dense
+from ...shapes import as_result
 from .conv import wide
 
 
@@ -64,18 +64,18 @@ def max_pool2d(p: Pool2dProblem, input: Tensor) -> tuple[Tensor, Tensor | None]:
         better = there & ((seen > values) | (seen != seen))
         values = torch.where(better, seen, values)
         indices = torch.where(better, row[:, None] * p.iw + column, indices)
-    return dense(values, p.layout), dense(indices, p.layout) if p.indices else None
+    return as_result(values, p.layout), as_result(indices, p.layout) if p.indices else None
 
 
 def max_pool2d_scatter(p: Pool2dProblem, grad_output: Tensor, indices: Tensor) -> Tensor:
     kept = torch.where(not_empty(p, indices.device), wide(grad_output), 0).flatten(2)
     planes = kept.new_zeros(p.n, p.ic, p.ih * p.iw).scatter_add(2, indices.flatten(2), kept)
-    return dense(planes.reshape(p.input_shape).to(grad_output.dtype), p.layout)
+    return as_result(planes.reshape(p.input_shape).to(grad_output.dtype), p.layout)
 
 
 def max_pool2d_gather(p: Pool2dProblem, input: Tensor, indices: Tensor) -> Tensor:
     taken = input.flatten(2).gather(2, indices.flatten(2)).reshape(p.output_shape)
-    return dense(torch.where(not_empty(p, indices.device), taken, 0), p.layout)
+    return as_result(torch.where(not_empty(p, indices.device), taken, 0), p.layout)
 
 
 def avg_pool2d(p: Pool2dProblem, input: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ def avg_pool2d(p: Pool2dProblem, input: Tensor) -> Tensor:
     total = source.new_zeros(p.output_shape)
     for row, column, there in walk(p, input.device):
         total = total + torch.where(there, source[:, :, row][:, :, :, column], 0)
-    return dense(_divide(total, divisor(p, input.device)).to(input.dtype), p.layout)
+    return as_result(_divide(total, divisor(p, input.device)).to(input.dtype), p.layout)
 
 
 def avg_pool2d_grad_input(p: Pool2dProblem, grad_output: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ def avg_pool2d_grad_input(p: Pool2dProblem, grad_output: Tensor) -> Tensor:
         spread = torch.where(there, share, 0)
         columns = spread.new_zeros(p.n, p.ic, p.oh, p.iw).index_add(3, column, spread)
         grad_input = grad_input.index_add(2, row, columns)
-    return dense(grad_input.to(grad_output.dtype), p.layout)
+    return as_result(grad_input.to(grad_output.dtype), p.layout)
 
 
 def _divide(total: Tensor, by: Tensor) -> Tensor:

@@ -1,0 +1,70 @@
+"""What ``import spatialconv`` costs and does: nothing but defining things."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from spatialconv.backends.extension import loader
+
+LAZY = ("matplotlib", "numba", "triton", "typer", "rich", "onnx", "onnxruntime", "openvino", "spatialconv.bench")
+LIMIT = 0.3
+
+
+def fresh(code: str, **variables: str) -> str:
+    """What the code prints in a new process; nothing may reach stderr, warnings included."""
+    command = [sys.executable, "-W", "error::UserWarning:spatialconv", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | variables)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    return done.stdout
+
+
+def test_it_prints_nothing() -> None:
+    assert fresh("import spatialconv") == ""
+
+
+def test_it_touches_no_cuda() -> None:
+    code = """
+import torch
+def touched(*args, **kwargs): raise SystemExit("CUDA was touched")
+torch.cuda._lazy_init = touched
+torch._C._cuda_init = torch._C._cuda_getDeviceCount = touched
+import spatialconv
+print(torch.cuda.is_initialized())
+"""
+    assert fresh(code).strip() == "False"
+
+
+def test_it_compiles_and_starts_nothing() -> None:
+    code = """
+import sys, torch
+started = []
+sys.addaudithook(lambda event, args: started.append(event) if event in ("subprocess.Popen", "os.system") else None)
+import spatialconv
+print(started, "torch._inductor" in sys.modules, "torch.utils.cpp_extension" in sys.modules)
+"""
+    assert fresh(code).strip() == "[] False False"
+
+
+def test_it_imports_no_more_than_it_needs() -> None:
+    code = f"import torch, sys; before = set(sys.modules); import spatialconv; print([n for n in {LAZY} if n in sys.modules and n not in before])"
+    assert fresh(code).strip() == "[]"
+
+
+def test_the_compiled_part_is_loaded_on_first_use() -> None:
+    code = """
+import sys, spatialconv
+name = "spatialconv.backends.extension._C"
+before = name in sys.modules
+spatialconv.backends()
+print(before, name in sys.modules)
+"""
+    assert fresh(code).split() == ["False", str(loader.unavailable() is None)]
+
+
+def test_it_takes_less_than_three_tenths_of_a_second_beyond_torch() -> None:
+    """The best of three; torch is imported before the clock starts, in the same process."""
+    code = "import torch, time; start = time.perf_counter(); import spatialconv; print(time.perf_counter() - start)"
+    taken = [float(fresh(code)) for _ in range(3)]
+    assert min(taken) < LIMIT, taken
