@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from math import gcd
 
 from .shapes import adaptive_window, conv_output_size, pool_output_size
 
@@ -37,6 +38,11 @@ def _axis_taps(size: int, outputs: int, kernel: int, stride: int, before: int, d
         last = min(outputs - 1, (size - 1 - offset) // stride)
         total += max(0, last - first + 1)
     return total
+
+
+def _taps_met(kernel: int, stride: int, dilation: int) -> int:
+    """How many taps of a filter can meet one input position along an axis."""
+    return -(-kernel // (stride // gcd(stride, dilation)))
 
 
 class _Printed:
@@ -163,7 +169,7 @@ class Conv2dProblem(_Printed):
         """How many products are summed into one element of the result."""
         return {
             "forward": self.ic // self.g * self.kh * self.kw,
-            "grad_input": self.oc // self.g * -(-self.kh // self.sh) * -(-self.kw // self.sw),
+            "grad_input": self.oc // self.g * _taps_met(self.kh, self.sh, self.dh) * _taps_met(self.kw, self.sw, self.dw),
             "grad_weight": self.n * self.oh * self.ow,
         }[self.pass_name]
 

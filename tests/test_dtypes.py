@@ -8,15 +8,24 @@ import torch.nn.functional as F
 
 import spatialconv
 
-DTYPES = sorted(
-    {value for value in vars(torch).values() if isinstance(value, torch.dtype)}, key=str
-)
-
 
 def image(dtype: torch.dtype, *shape: int) -> torch.Tensor:
     return torch.ones(shape).to(dtype)
 
 
+def made() -> list[torch.dtype]:
+    """Every dtype that torch can make a tensor of."""
+    found = []
+    for dtype in {value for value in vars(torch).values() if isinstance(value, torch.dtype)}:
+        try:
+            image(dtype, 1)
+        except (RuntimeError, TypeError):
+            continue
+        found.append(dtype)
+    return sorted(found, key=str)
+
+
+DTYPES = made()
 CASES = {
     "conv2d": lambda m, d, o: m.conv2d(image(d, 1, 2, 5, 5), image(d, 3, 2, 3, 3), **o),
     "conv2d with bias": lambda m, d, o: m.conv2d(image(d, 1, 2, 5, 5), image(d, 3, 2, 3, 3), image(d, 3), **o),
@@ -43,10 +52,6 @@ def outcome(case: str, module, dtype: torch.dtype, options: dict) -> object:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("case", CASES)
 def test_the_reference_takes_what_torch_takes(case: str, dtype: torch.dtype) -> None:
-    try:
-        image(dtype, 1)
-    except (RuntimeError, NotImplementedError, TypeError):
-        pytest.skip(f"torch cannot make a tensor of {dtype}")
     expected = outcome(case, F, dtype, {})
     got = outcome(case, spatialconv, dtype, {"backend": "reference"})
     if isinstance(expected, Exception):

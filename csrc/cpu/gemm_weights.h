@@ -78,7 +78,8 @@ void pack_panel_vector(const Correlation& c, const Storage* w, int64_t columns, 
 // Depth index (tap, source channel), from filters whose planes and channels follow each other in memory: transposes a
 // vector of source channels at a time, dropping the taps that are not of this correlation.
 template <class Storage>
-void transpose_filter_rows(const Correlation& c, const Storage* w, int64_t rows, compute_t<Storage>* to, int64_t pitch) {
+void transpose_filter_rows(const Correlation& c, const Storage* w, int64_t rows, compute_t<Storage>* to,
+                           int64_t pitch) {
   using C = compute_t<Storage>;
   constexpr int64_t lanes = kLanes<C>;
   const int64_t channels = c.source_channels, columns = rows * c.h.kernel * c.w.kernel;

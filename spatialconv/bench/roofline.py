@@ -16,8 +16,9 @@ from ..backends.base import DTYPES
 from ..problem import Conv2dProblem, Problem
 from .timing import cache_size, quiet
 
-# A measured time is not believed below the limit divided by this: matrix product and copy are stand-ins for true peaks.
-MARGIN = 1.5
+# A measured time is not believed below the limit divided by these: matrix product and copy stand in for true peaks, and
+# reading alone is faster than copying.
+MARGIN, TRAFFIC_MARGIN = 1.5, 3.0
 # Multiplications saved by the strongest algorithm that a kernel of this name uses: Winograd F(4x4, 3x3).
 WINOGRAD_SAVING = 4.0
 # Products short enough that some run uninterrupted on a busy machine.
@@ -51,7 +52,7 @@ class Roofline:
         """A time below this is a broken measurement: from the fastest bandwidth of any working set, with a margin."""
         saving = WINOGRAD_SAVING if winograd else 1.0
         traffic = problem.compulsory_bytes / max(rate for _, rate in self.copy)
-        return max(self._work(problem) / saving, traffic) / MARGIN
+        return max(self._work(problem) / saving / MARGIN, traffic / TRAFFIC_MARGIN)
 
     def raised(self, other: Roofline) -> Roofline:
         """The higher of each peak of two measurements: what interrupts a measurement only ever lowers it."""
@@ -107,25 +108,28 @@ def _best(call, calls: int, device: str, seconds: float, now=time.perf_counter) 
 
 
 def _matmul(dtype: str, device: str, seconds: float) -> float:
-    """Operations a second of all threads together, or of one by CPU time times their number, where that is more.
-
-    On a busy machine threads wait for each other, and the peak must not look lower than it is.
-    """
     side = _SIDE if device == "cpu" else 8192
     left, right = (torch.randn(side, side, device=device).to(DTYPES[dtype]) for _ in range(2))
     out = torch.empty_like(left)
-    threads = torch.get_num_threads()
 
     def product() -> None:
         torch.mm(left, right, out=out)
 
-    work = 2.0 * side**3
-    together = work / _best(product, 1, device, seconds / 2)
-    if device != "cpu" or threads == 1:
+    return _rate(product, 2.0 * side**3, 1, device, seconds, True)
+
+
+def _rate(call, work: float, calls: int, device: str, seconds: float, private: bool) -> float:
+    """Work a second of all threads together, or if it is ``private`` to a core of one times their number, if more.
+
+    On a busy machine threads wait for each other, and a small copy runs in one thread; no peak may look lower for that.
+    """
+    threads = torch.get_num_threads()
+    together = work / _best(call, calls, device, seconds / 2)
+    if device != "cpu" or not private:
         return together
     torch.set_num_threads(1)
     try:
-        return max(together, threads * work / _best(product, 1, device, seconds / 2, time.process_time))
+        return max(together, threads * work / _best(call, calls, device, seconds / 2, time.process_time))
     finally:
         torch.set_num_threads(threads)
 
@@ -133,6 +137,5 @@ def _matmul(dtype: str, device: str, seconds: float) -> float:
 def _copy(working_set: int, device: str, seconds: float) -> float:
     half = max(working_set // 2, 4096)
     source, target = (torch.zeros(half, dtype=torch.uint8, device=device) for _ in range(2))
-    alone = device == "cpu" and torch.get_num_threads() == 1
-    now = time.process_time if alone else time.perf_counter
-    return 2.0 * half / _best(lambda: target.copy_(source), max(1, 2**20 // half), device, seconds, now)
+    calls, private = max(1, 2**20 // half), working_set <= cache_size(2)
+    return _rate(lambda: target.copy_(source), 2.0 * half, calls, device, seconds, private)
