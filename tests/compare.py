@@ -1,7 +1,7 @@
 """What is right, by torch in float64, and how near to it a result has to be.
 
-The tolerance is that of ``spatialconv.bench.tolerance``: by element type, precision tier and length of the sum, relative
-per element to the local sum of absolute products.
+The tolerance is that of ``spatialconv.bench.tolerance``: by element type, precision tier and length of the sum,
+relative per element to the local sum of absolute products.
 """
 
 from __future__ import annotations
@@ -55,13 +55,18 @@ def convolution(problem: Conv2dProblem, first: Tensor, second: Tensor, bias: Ten
         result = first.new_zeros(problem.result_shape)
         return result if bias is None else result + bias[:, None, None]
     if problem.op == "conv2d":
-        return F.conv2d(F.pad(first, padding), second, bias, stride, 0, dilation, problem.g)
+        return F.conv2d(pad(first, padding), second, bias, stride, 0, dilation, problem.g)
     by_input = problem.op == "conv2d_grad_input"
-    input = F.pad(first.new_zeros(problem.input_shape) if by_input else second, padding)
+    input = pad(first.new_zeros(problem.input_shape) if by_input else second, padding)
     weight = second if by_input else first.new_zeros(problem.weight_shape)
     geometry = (None, stride, [0, 0], dilation, False, [0, 0], problem.g, [by_input, not by_input, False])
     grad_input, grad_weight, _ = aten.convolution_backward(first, input, weight, *geometry)
-    return F.pad(grad_input, [-side for side in padding]) if by_input else grad_weight
+    return pad(grad_input, [-side for side in padding]) if by_input else grad_weight
+
+
+def pad(tensor: Tensor, sides: list[int]) -> Tensor:
+    """Widened by the positive sides, then cut by the negative ones."""
+    return F.pad(F.pad(tensor, [max(side, 0) for side in sides]), [min(side, 0) for side in sides])
 
 
 def windows(problem: Pool2dProblem) -> tuple:

@@ -63,6 +63,7 @@ _CONV = """
     n1 ic3 ih8 iw9 oc4 oh3 ow5 kh3 kw3 sh2 sw2 ph1 pw1             # no padding behind, stride 2
     n1 ic3 ih6 iw6 oc4 oh6 ow6 kh2 kw4 pw1                         # padding 'same' with an even kernel
     n1 ic3 ih5 iw5 oc4 oh9 ow8 kh3 kw3                             # padded behind only
+    n1 ic2 ih4 iw2 oc3 oh3 ow2 kh2 kw2 ph5 pw4                     # all outputs before the image
     n2 ic6 ih7 iw9 oc4 kh3 kw3 ph1 pw1 g2                          # groups
     n1 ic9 ih6 iw17 oc6 kh3 kw3 sh2 sw2 ph1 pw1 g3                 # odd groups, stride
     n1 ic64 ih5 iw5 oc64 kh3 kw3 ph1 pw1 g4                        # groups of whole tiles

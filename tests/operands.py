@@ -1,7 +1,7 @@
 """Operands of a problem: what they hold and how they lie in memory.
 
-Every buffer is larger than its tensor, unaligned and filled with NaN around it, so a kernel that reads beside its operand
-shows it.
+Every buffer is larger than its tensor, unaligned and filled with NaN around it, so a kernel that reads beside its
+operand shows it.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from functools import lru_cache
 
 import torch
+from compare import Truth, max_pool, truth
 from torch import Tensor
 
-from compare import Truth, max_pool, truth
 from spatialconv.backends.base import DTYPES
 from spatialconv.problem import Conv2dProblem, Problem
 from spatialconv.shapes import memory_format
@@ -39,7 +39,7 @@ def shapes(problem: Problem) -> list[tuple[int, ...]]:
 def values(geometry: Problem, dtype: str, data: str, repeated: bool) -> tuple[tuple[Tensor | None, ...], Truth]:
     """Seeded operands in float64, exact in the dtype, and what is right for them.
 
-    ``data``: small integers; normal; or normal with NaN, Inf and -Inf among them. ``repeated``: all images are the first.
+    ``data``: small integers; normal; or normal with NaN, Inf and -Inf in it. ``repeated``: all images are the first.
     """
     generator = torch.Generator().manual_seed(zlib.crc32(f"{geometry} {data}".encode()))
     made: list[Tensor | None] = []

@@ -70,7 +70,9 @@ def test_every_kernel_stands_in_the_table():
             assert all(kernel.full_name in dispatch.TABLE[op] for op in kernel.ops)
 
 
-@pytest.mark.parametrize("request_", ["extension", "reference", "extension:direct", "extension:gemm", "reference:im2col"])
+@pytest.mark.parametrize(
+    "request_", ["extension", "reference", "extension:direct", "extension:gemm", "reference:im2col"]
+)
 def test_argument_picks_backend_or_kernel(ran, request_):
     spatialconv.conv2d(IMAGE, WEIGHT, backend=request_)
     torch.ops.spatialconv.conv2d(IMAGE, WEIGHT, None, (1, 1), (0, 0), (1, 1), 1, request_)
@@ -154,7 +156,7 @@ def run_python(code, **environment):
 
 
 def test_environment_names_the_default():
-    code = f"import spatialconv; print(spatialconv.explain({TEXT!r}).chosen, spatialconv.explain({TEXT!r}, backend='extension').chosen)"
+    code = f"from spatialconv import explain as e; print(e({TEXT!r}).chosen, e({TEXT!r}, backend='extension').chosen)"
     done = run_python(code, SPATIALCONV_BACKEND="reference")
     assert done.stdout.split()[0] == "reference:im2col" and done.stdout.split()[1].startswith("extension"), done.stderr
 
@@ -309,7 +311,9 @@ def test_measured_table_is_obeyed(ran, monkeypatch, tmp_path):
     assert dispatch.choose(problem, "reference").kernel.full_name == "reference:im2col"
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", '{"format": 1}', '{"format": 0, "machine": {}, "choices": {"a": "b"}}'])
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{", '{"format": 1}', '{"format": 0, "machine": {}, "choices": {"a": "b"}}']
+)
 def test_a_foreign_or_broken_table_is_not_believed(monkeypatch, tmp_path, content):
     monkeypatch.setattr(settings, "cache_folder", lambda: tmp_path)
     (tmp_path / "tuned.json").write_text(content)

@@ -1,7 +1,7 @@
 """Translation: a convolution's and a pooling's output moves with its input, and shows what weight sharing is.
 
-Kernels that declare ``shift_exact`` are held to it bitwise, the others to their tier. torch.nn.Conv2d is the judge of the
-values, a fully connected and an untied map show what the property distinguishes.
+Kernels that declare ``shift_exact`` are held to it bitwise, the others to their tier. torch.nn.Conv2d is the judge of
+the values, a fully connected and an untied map show what the property distinguishes.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from compare import bits
 from torch import Tensor
 
-from compare import bits
 from spatialconv import dispatch, nn
 from spatialconv.backends.base import DTYPES, Context
 from spatialconv.backends.extension import loader
@@ -116,7 +116,11 @@ def moves_with_its_input(name: str, level: str, problem: Problem) -> None:
         weight = weight_of(case, generator)
         run = runner(name, level, case, weight)
         scene = scene_of(case, generator)
-        size = float(F.conv2d(scene.abs().float(), weight.abs().float(), groups=case.g).max()) if weight is not None else 4.0
+        size = (
+            float(F.conv2d(scene.abs().float(), weight.abs().float(), groups=case.g).max())
+            if weight is not None
+            else 4.0
+        )
         for rows, columns in SHIFTS:
             first, second = shifted_pair(case, run, scene, rows, columns)
             if first.numel() == 0:
@@ -144,13 +148,17 @@ def test_a_filters_response_is_the_same_wherever_the_pattern_stands(name: str, l
     weight = weight_of(problem, generator)
     height, width = (problem.kh - 1) * problem.dh + 1, (problem.kw - 1) * problem.dw + 1
     pattern = torch.randn(1, problem.ic, height, width, generator=generator).to(weight.dtype)
-    size = float(F.conv2d(pattern.abs().float(), weight.abs().float(), dilation=(problem.dh, problem.dw), groups=problem.g).max())
+    size = float(
+        F.conv2d(pattern.abs().float(), weight.abs().float(), dilation=(problem.dh, problem.dw), groups=problem.g).max()
+    )
     for layout in LAYOUTS:
         run = runner(name, level, problem.replace(layout=layout), weight)
         responses = []
         top, left, bottom, right = reach(problem)
         for row in sorted({top, problem.oh // 2, problem.oh - bottom - 1}):
-            for column in range(left, problem.ow - right):
+            # Every column once; the edges of the other rows.
+            step = 1 if row == top else 6
+            for column in range(left, problem.ow - right, step):
                 input = torch.zeros(problem.input_shape, dtype=weight.dtype)
                 input = input.contiguous(memory_format=memory_format(layout))
                 y, x = row * problem.sh - problem.ph, column * problem.sw - problem.pw

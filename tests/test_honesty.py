@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from operands import place, values
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from operands import place, values
 from spatialconv import dispatch
-from spatialconv.backends.base import DTYPES, Context
+from spatialconv.backends.base import DTYPES
 from spatialconv.backends.extension import loader
 from spatialconv.problem import parse
 
@@ -67,7 +67,9 @@ def seen_ops(op: str, name: str, text: str, dtype: str, layout: str, memory: str
 @pytest.mark.parametrize(("op", "name"), KERNELS, ids=[" ".join(pair) for pair in KERNELS])
 def test_a_kernel_calls_only_what_its_backend_may(op: str, name: str) -> None:
     seen = set()
-    texts = [CONV, DEPTHWISE, "n1 ic4 ih5 iw5 oc6"] if op.startswith("conv2d") else [POOL, "n2 ic3 ih7 iw7 kh2 kw2 ceil"]
+    texts = (
+        [CONV, DEPTHWISE, "n1 ic4 ih5 iw5 oc6"] if op.startswith("conv2d") else [POOL, "n2 ic3 ih7 iw7 kh2 kw2 ceil"]
+    )
     for text in texts:
         for dtype in ("f32", "bf16"):
             for layout in ("nchw", "nhwc"):
@@ -117,7 +119,21 @@ def elf_dynamics(path: Path) -> tuple[set[str], set[str]]:
     return undefined, needed
 
 
-FORBIDDEN = ("blas", "mkl", "dnnl", "torch", "c10", "aten", "gomp", "omp_", "kmp", "cudnn", "cublas", "openblas", "sgemm")
+FORBIDDEN = (
+    "blas",
+    "mkl",
+    "dnnl",
+    "torch",
+    "c10",
+    "aten",
+    "gomp",
+    "omp_",
+    "kmp",
+    "cudnn",
+    "cublas",
+    "openblas",
+    "sgemm",
+)
 
 
 def forbidden(names: set[str]) -> set[str]:

@@ -48,7 +48,12 @@ print(started, "torch._inductor" in sys.modules, "torch.utils.cpp_extension" in 
 
 
 def test_it_imports_no_more_than_it_needs() -> None:
-    code = f"import torch, sys; before = set(sys.modules); import spatialconv; print([n for n in {LAZY} if n in sys.modules and n not in before])"
+    code = f"""
+import sys, torch
+before = set(sys.modules)
+import spatialconv
+print([name for name in {LAZY} if name in sys.modules and name not in before])
+"""
     assert fresh(code).strip() == "[]"
 
 

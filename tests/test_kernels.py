@@ -1,21 +1,21 @@
 """Every kernel of the dispatcher's table, at every instruction-set level, on every kind of operand and geometry.
 
-Plain pytest runs a seeded sample in which every pair of values of the factors meets; ``-m full`` runs the whole product of
-kernel, op, dtype, layout and geometry, each with every kind of data.
+Plain pytest runs a seeded sample in which every pair of values of the factors meets; ``-m full`` runs the whole product
+of kernel, op, dtype, layout and geometry, each with every kind of data.
 """
 
 from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from functools import lru_cache
-
-import pytest
-import torch
+from functools import cache
 
 import geometries
+import pytest
+import torch
 from compare import bits, check
 from operands import DATA, MEMORY, GuardedEmpty, place, values
+
 from spatialconv import dispatch
 from spatialconv.backends.base import DTYPES, Context, Plan
 from spatialconv.backends.empty import empty_plan
@@ -54,7 +54,7 @@ def kernels() -> list[tuple[str, str, str]]:
     return listed
 
 
-@lru_cache(maxsize=None)
+@cache
 def problem_of(text: str, dtype: str, layout: str) -> Problem:
     problem = parse(f"{text} {dtype} {layout}")
     if problem.op == "conv2d":
@@ -63,9 +63,7 @@ def problem_of(text: str, dtype: str, layout: str) -> Problem:
 
 
 def sampled() -> list[Cell]:
-    rows = [
-        ((op, name, level), text) for op, name, level in kernels() for text in geometries.printed(op)
-    ]
+    rows = [((op, name, level), text) for op, name, level in kernels() for text in geometries.printed(op)]
     taken = [row for row in rows if not refusals(row)]
     factors = (FLOATS, LAYOUTS, LAYOUTS, DATA, MEMORY)
     cells = geometries.pairwise(taken, *factors, seed=SEED)

@@ -106,7 +106,7 @@ def test_flop_counter_agrees_with_torch(case):
     if case.options.get("groups", 1) == 1:
         assert backward == theirs[1]
     else:
-        # torch counts the gradient of a grouped weight as if there were no groups; each gradient costs what forward does.
+        # torch counts the gradient of a grouped weight as if there were no groups; each costs what forward does.
         assert backward == 2 * forward < theirs[1]
     assert "conv" not in case.name or forward > 0
 

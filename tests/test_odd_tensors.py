@@ -30,7 +30,9 @@ class Refused(torch.Tensor):
 
     @classmethod
     def __torch_function__(cls, function, types, args=(), kwargs=None):
-        return "answered" if "spatialconv" in str(function) else super().__torch_function__(function, types, args, kwargs)
+        return (
+            "answered" if "spatialconv" in str(function) else super().__torch_function__(function, types, args, kwargs)
+        )
 
 
 def negative(tensor):
@@ -174,8 +176,8 @@ def test_wrappers_of_transforms_outside_their_transform(case):
         assert_same(result, flat(case.theirs(escaped[0], *rest))[0])
 
 
-def test_batched_gradients_reach_a_function_of_the_users_own():
-    """autograd's batched gradients are wrappers too, also where backward() calls us with recording off."""
+def test_batched_gradients_in_a_function_of_the_users_own():
+    """autograd's batched gradients are wrappers without memory, also where backward() calls us with recording off."""
 
     class Twice(torch.autograd.Function):
         @staticmethod
@@ -185,8 +187,14 @@ def test_batched_gradients_reach_a_function_of_the_users_own():
 
         @staticmethod
         def backward(ctx, grad_output):
-            return spatialconv.conv2d(grad_output, *ctx.saved_tensors), None
+            with Observing():
+                return spatialconv.conv2d(grad_output, *ctx.saved_tensors), None
 
     image = sample((1, 2, 3, 3), 0).requires_grad_()
     weight = sample((2, 3, 2, 2), 1)
     assert gradcheck(lambda x: Twice.apply(x, weight), image, fast_mode=True, check_batched_grad=True)
+    Twice.backward = staticmethod(lambda ctx, grad: (spatialconv.conv2d(grad, *ctx.saved_tensors), None))
+    with pytest.raises(RuntimeError, match="doesn't have storage"):
+        torch.autograd.grad(
+            Twice.apply(image, weight), image, torch.ones(2, 1, 3, 4, 4).double(), is_grads_batched=True
+        )

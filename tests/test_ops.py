@@ -1,4 +1,4 @@
-"""The ops keep the promises that PyTorch asks of an operator: schema, fake kernel, autograd registration, AOT dispatch."""
+"""The ops keep what PyTorch asks of an operator: schema, fake kernel, autograd registration, AOT dispatch."""
 
 from __future__ import annotations
 

@@ -7,10 +7,10 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
+from compare import bits
 from torch import Tensor
 
 import spatialconv
-from compare import bits
 
 BACKENDS = [name for name, info in spatialconv.backends().items() if info.available and info.kernels.get("max_pool2d")]
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
@@ -20,9 +20,7 @@ INF, NAN = torch.inf, torch.nan
 def both(backend: str, input: Tensor, *args, **options) -> None:
     """Values, indices and gradient are torch's."""
     for layout in LAYOUTS:
-        mine, theirs = (
-            input.clone(memory_format=layout).requires_grad_(input.is_floating_point()) for _ in range(2)
-        )
+        mine, theirs = (input.clone(memory_format=layout).requires_grad_(input.is_floating_point()) for _ in range(2))
         values, indices = spatialconv.max_pool2d(mine, *args, return_indices=True, backend=backend, **options)
         expected, positions = F.max_pool2d(theirs, *args, return_indices=True, **options)
         assert same_numbers(values.detach(), expected.detach())

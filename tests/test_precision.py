@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 
+import operands as operands_module
 import pytest
 import torch
+from compare import convolution
 from torch import Tensor
 
-import operands as operands_module
-from compare import convolution
 from spatialconv import dispatch
 from spatialconv.backends.base import DTYPES, Context
 from spatialconv.backends.extension import loader

@@ -85,7 +85,9 @@ def test_torchs_number_of_threads_is_handed_to_the_kernels():
 
 def test_kernels_release_the_interpreter():
     image, weight = torch.rand(8, 64, 56, 56), torch.rand(64, 64, 3, 3)
-    run = dispatch.choose(dispatch.parse("conv2d n8 ic64 ih56 iw56 oc64 oh54 ow54 kh3 kw3 f32 nchw cpu"), "extension").plan
+    run = dispatch.choose(
+        dispatch.parse("conv2d n8 ic64 ih56 iw56 oc64 oh54 ow54 kh3 kw3 f32 nchw cpu"), "extension"
+    ).plan
     run(image, weight, None)
     steps, stop = [], threading.Event()
 

@@ -23,7 +23,9 @@ VIEWS: dict[str, Callable[[], Tensor]] = {
     "dense": lambda: base(*SHAPE),
     "channels_last": lambda: base(*SHAPE).contiguous(memory_format=torch.channels_last),
     "cut out": lambda: base(3, 8, 12, 15)[1:, 1:7, 2:11, 3:14],
-    "cut out of channels_last": lambda: base(3, 8, 12, 15).contiguous(memory_format=torch.channels_last)[1:, 1:7, 2:11, 3:14],
+    "cut out of channels_last": lambda: base(3, 8, 12, 15).contiguous(memory_format=torch.channels_last)[
+        1:, 1:7, 2:11, 3:14
+    ],
     "every other": lambda: base(2, 12, 18, 22)[:, ::2, ::2, ::2],
     "transposed": lambda: base(2, 6, 11, 9).transpose(2, 3),
     "batch and channels swapped": lambda: base(6, 2, 9, 11).transpose(0, 1),

@@ -9,6 +9,8 @@ static constexpr int64_t ceil_div(int64_t a, int64_t b) { return a >= 0 ? (a + b
 static constexpr int64_t floor_div(int64_t a, int64_t b) { return -ceil_div(-a, b); }
 static constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 static constexpr int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+static constexpr int64_t clamped(int64_t value, int64_t low, int64_t high) { return smaller(larger(value, low), high); }
+static constexpr int64_t round_up(int64_t a, int64_t unit) { return ceil_div(a, unit) * unit; }
 
 // The lanes j of [0, n) whose position start + j * step lies inside [0, size).
 struct Lanes {

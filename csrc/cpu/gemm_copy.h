@@ -1,7 +1,6 @@
 // Converting copies and in-register transposes from which all packing is made.
 #pragma once
 #include <cstdint>
-#include <utility>
 
 #include "simd.h"
 
@@ -42,47 +41,25 @@ SC_INLINE void copy_strided_spilling(compute_t<Storage>* to, const Storage* from
   for (; i < n; ++i) to[i] = widen(from[i * stride]);
 }
 
-#if defined(__has_builtin)
-#if __has_builtin(__builtin_shufflevector)
-#define SC_GEMM_SHUFFLE 1
-#endif
-#endif
-
-#if defined(SC_GEMM_SHUFFLE)
-template <class V, int distance, int... lane>
-SC_INLINE void exchange(V& upper, V& lower, std::integer_sequence<int, lane...>) {
-  constexpr int lanes = sizeof...(lane);
-  const V a = upper, b = lower;
-  upper = __builtin_shufflevector(a, b, ((lane & distance) ? lanes + lane - distance : lane)...);
-  lower = __builtin_shufflevector(a, b, ((lane & distance) ? lanes + lane : lane + distance)...);
+template <int distance>
+constexpr int upper_half(int lane, int lanes) {
+  return lane & distance ? lanes + lane - distance : lane;
 }
-template <class Compute, int distance>
-SC_INLINE void exchange_all(vec<Compute>* rows) {
-  constexpr int lanes = kLanes<Compute>;
-  SC_UNROLL for (int i = 0; i < lanes; ++i) {
-    if ((i & distance) == 0) {
-      exchange<vec<Compute>, distance>(rows[i], rows[i + distance], std::make_integer_sequence<int, lanes>{});
-    }
-  }
-  if constexpr (distance > 1) exchange_all<Compute, distance / 2>(rows);
+template <int distance>
+constexpr int lower_half(int lane, int lanes) {
+  return lane & distance ? lanes + lane : lane + distance;
 }
-#endif
 
-// Transposes a square of kLanes rows in place.
-template <class Compute>
+// Transposes a square of kLanes rows in place: exchanges the off-diagonal quarters of ever smaller squares.
+template <class Compute, int distance = kLanes<Compute> / 2>
 SC_INLINE void transpose_square(vec<Compute>* rows) {
-  constexpr int lanes = kLanes<Compute>;
-#if defined(SC_GEMM_SHUFFLE)
-  exchange_all<Compute, lanes / 2>(rows);
-#else
-  for (int i = 0; i < lanes; ++i) {
-    for (int j = 0; j < i; ++j) {
-      const Compute upper = rows[j][i];
-      rows[j][i] = rows[i][j];
-      rows[i][j] = upper;
-    }
+  SC_UNROLL for (int i = 0; i < kLanes<Compute>; ++i) {
+    if ((i & distance) != 0) continue;
+    const vec<Compute> a = rows[i], b = rows[i + distance];
+    rows[i] = shuffle<upper_half<distance>, Compute>(a, b);
+    rows[i + distance] = shuffle<lower_half<distance>, Compute>(a, b);
   }
-#endif
+  if constexpr (distance > 1) transpose_square<Compute, distance / 2>(rows);
 }
 
 // Row i of the source starts at from + i * stride. Column j of it is stored as one vector, zeros behind its `rows`

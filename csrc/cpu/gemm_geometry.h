@@ -3,18 +3,13 @@
 #pragma once
 #include <cstdint>
 
+#include "../common/geometry.h"
 #include "../common/problem.h"
 #include "simd.h"
 
 namespace spatialconv {
 namespace SPATIALCONV_ISA {
 namespace gemm {
-
-SC_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-SC_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-SC_INLINE int64_t clamp(int64_t value, int64_t low, int64_t high) { return larger(low, smaller(value, high)); }
-SC_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-SC_INLINE int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
 // Grid position b (of `count`) lies at destination coordinate origin + b * spacing; its tap j (of `taps`) reads source
 // coordinate b * stride + offset + j * offset_step with filter coordinate kernel_first + j * kernel_step (of `kernel`).
@@ -32,7 +27,7 @@ struct Axis {
     *begin = shift >= 0 ? 0 : ceil_div(-shift, stride);
     *end = shift >= source ? 0 : (source - 1 - shift) / stride + 1;
     *begin = smaller(*begin, count);
-    *end = clamp(*end, *begin, count);
+    *end = clamped(*end, *begin, count);
   }
 };
 
@@ -103,7 +98,7 @@ inline Axis gradient_axis(int64_t k, int64_t stride, int64_t pad, int64_t dilati
   while (first < k && (residue + pad - first * dilation) % stride != 0) ++first;
   if (first == k) return axis;
   int64_t step = 1;
-  while (step * dilation % stride != 0) ++step;
+  while (step < k && step * dilation % stride != 0) ++step;  // k: there is no second tap
   axis.kernel_first = first;
   axis.kernel_step = step;
   axis.taps = (k - 1 - first) / step + 1;

@@ -44,7 +44,7 @@ struct GradPlan {
     blocks = c.groups * channel_blocks * depth_blocks;
     slab_pixels = ceil_div(pixels, slabs);
     const int64_t fitting = (int64_t(256) << 10) / ((depth_block + channel_block) * int64_t(sizeof(C)));
-    pixel_block = smaller(round_up(slab_pixels, kLanes<C>), clamp(fitting / 32 * 32, 64, 512));
+    pixel_block = smaller(round_up(slab_pixels, kLanes<C>), clamped(fitting / 32 * 32, 64, 512));
     in_place = c.nhwc && std::is_same_v<Storage, C> && c.h.identity() && c.w.identity() &&
                c.source_channels % kLanes<C> == 0 && c.source.column * sizeof(C) % 2048 != 0;
     grad_pitch = packed_pitch<C>(c.nhwc ? pixel_block : channel_block);

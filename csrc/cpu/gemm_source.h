@@ -35,8 +35,8 @@ void pack_rows(const Correlation& c, const Storage* source, int64_t group, const
       const int64_t h = top + tap_h * c.h.offset_step, w = left + tap_w * c.w.offset_step;
       int64_t low = begin, high = begin;
       if (h >= 0 && h < c.h.source) {
-        low = clamp(-w * channels, begin, end);
-        high = clamp((c.w.source - w) * channels, low, end);
+        low = clamped(-w * channels, begin, end);
+        high = clamped((c.w.source - w) * channels, low, end);
       }
       if (low > begin) zero_spilling(out, low - begin);
       if (high > low) {
@@ -73,8 +73,8 @@ void pack_lines(const Correlation& c, const Storage* source, int64_t group, cons
       const int64_t n = smaller(rest, c.w.count - at.w), h = at.h * c.h.stride + top;
       int64_t low = at.w, high = at.w;
       if (h >= 0 && h < c.h.source) {
-        low = clamp(valid_begin, at.w, at.w + n);
-        high = clamp(valid_end, low, at.w + n);
+        low = clamped(valid_begin, at.w, at.w + n);
+        high = clamped(valid_end, low, at.w + n);
       }
       if (low > at.w) zero_spilling(out, low - at.w);
       if (high > low) {

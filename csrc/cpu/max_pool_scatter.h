@@ -27,7 +27,7 @@ inline PlanePlan plane_plan(const Pool2d& p, int64_t threads) {
   return plan;
 }
 
-// Where one plane or chunk lies in both tensors, and which output columns have a window with elements.
+// Where one plane or chunk begins in both tensors, and how many channels it has.
 struct PlanePart {
   int64_t x, y, width;
 };

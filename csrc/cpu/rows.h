@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "../common/geometry.h"
 #include "../common/parallel.h"
 #include "../common/problem.h"
 #include "simd.h"
@@ -12,11 +13,6 @@ namespace spatialconv {
 namespace SPATIALCONV_ISA {
 namespace {
 
-inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-inline int64_t clamped(int64_t value, int64_t low, int64_t high) { return smaller(larger(value, low), high); }
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 inline int64_t positive_threads(int64_t threads) { return larger(threads, 1); }
 
 // Bytes of `count` elements, rounded to whole cache lines.
@@ -104,38 +100,21 @@ void pad_row(const Storage* source, int64_t n, int64_t left, int64_t total, comp
   fill_row(row + end, total - end, value);
 }
 
+constexpr int even_lane(int lane, int) { return 2 * lane; }
+constexpr int odd_lane(int lane, int) { return 2 * lane + 1; }
+constexpr int lower_alternating(int lane, int lanes) { return lane / 2 + lane % 2 * lanes; }
+constexpr int upper_alternating(int lane, int lanes) { return lanes / 2 + lower_alternating(lane, lanes); }
+
 template <class Compute>
 SC_INLINE void split_pairs(vec<Compute> a, vec<Compute> b, vec<Compute>& even, vec<Compute>& odd) {
-  if constexpr (kLanes<Compute> == 16) {
-    even = __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-    odd = __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
-  } else if constexpr (kLanes<Compute> == 8) {
-    even = __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14);
-    odd = __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15);
-  } else if constexpr (kLanes<Compute> == 4) {
-    even = __builtin_shufflevector(a, b, 0, 2, 4, 6);
-    odd = __builtin_shufflevector(a, b, 1, 3, 5, 7);
-  } else {
-    even = __builtin_shufflevector(a, b, 0, 2);
-    odd = __builtin_shufflevector(a, b, 1, 3);
-  }
+  even = shuffle<even_lane, Compute>(a, b);
+  odd = shuffle<odd_lane, Compute>(a, b);
 }
 
 template <class Compute>
 SC_INLINE void merge_pairs(vec<Compute> even, vec<Compute> odd, vec<Compute>& a, vec<Compute>& b) {
-  if constexpr (kLanes<Compute> == 16) {
-    a = __builtin_shufflevector(even, odd, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-    b = __builtin_shufflevector(even, odd, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-  } else if constexpr (kLanes<Compute> == 8) {
-    a = __builtin_shufflevector(even, odd, 0, 8, 1, 9, 2, 10, 3, 11);
-    b = __builtin_shufflevector(even, odd, 4, 12, 5, 13, 6, 14, 7, 15);
-  } else if constexpr (kLanes<Compute> == 4) {
-    a = __builtin_shufflevector(even, odd, 0, 4, 1, 5);
-    b = __builtin_shufflevector(even, odd, 2, 6, 3, 7);
-  } else {
-    a = __builtin_shufflevector(even, odd, 0, 2);
-    b = __builtin_shufflevector(even, odd, 1, 3);
-  }
+  a = shuffle<lower_alternating, Compute>(even, odd);
+  b = shuffle<upper_alternating, Compute>(even, odd);
 }
 
 // phases[p * pitch + i] = row[i * stride + p] for i in [0, n); both have slack.

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <limits>
 #include <type_traits>
+#include <utility>
 
 #if defined(__AVX2__) || defined(__AVX512F__)
 #include <immintrin.h>
@@ -135,26 +136,54 @@ SC_INLINE vec<Compute> zero() {
   return vec<Compute>{};
 }
 
-// load: kLanes values from memory of any alignment; load_n: the first n, zeros behind, touching nothing past them.
+template <int (*order)(int lane, int lanes), class Compute, int... lane>
+SC_INLINE vec<Compute> shuffle_lanes(vec<Compute> a, vec<Compute> b, std::integer_sequence<int, lane...>) {
+#if defined(__clang__) || __GNUC__ >= 12
+  return __builtin_shufflevector(a, b, order(lane, sizeof...(lane))...);
+#else
+  using Lanes = decltype(a < b);
+  return __builtin_shuffle(a, b, Lanes{order(lane, sizeof...(lane))...});
+#endif
+}
+// Lane i is lane order(i, kLanes) of a and b, counted on from one to the other.
+template <int (*order)(int lane, int lanes), class Compute>
+SC_INLINE vec<Compute> shuffle(vec<Compute> a, vec<Compute> b) {
+  return shuffle_lanes<order, Compute>(a, b, std::make_integer_sequence<int, kLanes<Compute>>{});
+}
+
+#if defined(__AVX512F__)
+// One vector of 16-bit floats to and from float.
+template <class Storage>
+SC_INLINE vec<float> widen_bits(__m256i bits) {
+  if constexpr (std::is_same_v<Storage, f16>) return (vec<float>)_mm512_cvtph_ps(bits);
+  return (vec<float>)_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16);
+}
+template <class Storage>
+SC_INLINE __m256i narrow_bits(vec<float> v) {
+  if constexpr (std::is_same_v<Storage, f16>) return _mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT);
+  const __m512i bits = (__m512i)v;
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16);
+  const __mmask16 nan = _mm512_cmp_ps_mask((__m512)v, (__m512)v, _CMP_UNORD_Q);
+  rounded = _mm512_mask_or_epi32(rounded, nan, _mm512_srli_epi32(bits, 16), _mm512_set1_epi32(0x40));
+  return _mm512_cvtepi32_epi16(rounded);
+}
+#endif
+
+// load: kLanes values from memory of any alignment; load_n: the first n >= 1, zeros behind, touching nothing past them.
 template <class Storage>
 SC_INLINE vec<compute_t<Storage>> load(const Storage* p) {
   using V = vec<compute_t<Storage>>;
   V v;
   if constexpr (std::is_same_v<Storage, compute_t<Storage>>) {
     std::memcpy(&v, p, sizeof v);
-  } else if constexpr (std::is_same_v<Storage, bf16>) {
-#if defined(__AVX512F__)
-    v = (V)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16);
-#elif defined(__AVX2__)
-    v = (V)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p)), 16);
-#else
-    for (int i = 0; i < kLanes<float>; ++i) v[i] = widen(p[i]);
-#endif
   } else {
 #if defined(__AVX512F__)
-    v = (V)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p));
+    v = widen_bits<Storage>(_mm256_loadu_si256((const __m256i*)p));
 #elif defined(__AVX2__) && defined(__F16C__)
-    v = (V)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p));
+    const __m128i bits = _mm_loadu_si128((const __m128i*)p);
+    if constexpr (std::is_same_v<Storage, f16>) return (V)_mm256_cvtph_ps(bits);
+    v = (V)_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16);
 #else
     for (int i = 0; i < kLanes<float>; ++i) v[i] = widen(p[i]);
 #endif
@@ -167,37 +196,36 @@ SC_INLINE vec<compute_t<Storage>> load_n(const Storage* p, int64_t n) {
   using C = compute_t<Storage>;
   if (n >= kLanes<C>) return load(p);
 #if defined(__AVX512F__)
-  if constexpr (std::is_same_v<Storage, float>) return (vec<C>)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
-  if constexpr (std::is_same_v<Storage, double>) return (vec<C>)_mm512_maskz_loadu_pd((__mmask8)((1u << n) - 1), p);
-#endif
+  const uint32_t mask = (1u << n) - 1;
+  if constexpr (std::is_same_v<Storage, double>) {
+    return (vec<C>)_mm512_maskz_loadu_pd((__mmask8)mask, p);
+  } else if constexpr (std::is_same_v<Storage, float>) {
+    return (vec<C>)_mm512_maskz_loadu_ps((__mmask16)mask, p);
+  } else {
+    return widen_bits<Storage>(_mm256_maskz_loadu_epi16((__mmask16)mask, p));
+  }
+#else
   Storage staged[kLanes<C>];
   std::memset(staged, 0, sizeof staged);
   std::memcpy(staged, p, static_cast<size_t>(n) * sizeof(Storage));
   return load(staged);
+#endif
 }
 
 template <class Storage>
 SC_INLINE void store(Storage* p, vec<compute_t<Storage>> v) {
   if constexpr (std::is_same_v<Storage, compute_t<Storage>>) {
     std::memcpy(p, &v, sizeof v);
-  } else if constexpr (std::is_same_v<Storage, bf16>) {
-#if defined(__AVX512F__)
-    const __m512i bits = (__m512i)v;
-    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-    __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16);
-    const __mmask16 nan = _mm512_cmp_ps_mask((__m512)v, (__m512)v, _CMP_UNORD_Q);
-    rounded = _mm512_mask_or_epi32(rounded, nan, _mm512_srli_epi32(bits, 16), _mm512_set1_epi32(0x40));
-    _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16(rounded));
-#else
-    for (int i = 0; i < kLanes<float>; ++i) p[i] = narrow<bf16>(v[i]);
-#endif
   } else {
 #if defined(__AVX512F__)
-    _mm256_storeu_si256((__m256i*)p, _mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT));
-#elif defined(__AVX2__) && defined(__F16C__)
-    _mm_storeu_si128((__m128i*)p, _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT));
+    _mm256_storeu_si256((__m256i*)p, narrow_bits<Storage>(v));
 #else
-    for (int i = 0; i < kLanes<float>; ++i) p[i] = narrow<f16>(v[i]);
+#if defined(__AVX2__) && defined(__F16C__)
+    if constexpr (std::is_same_v<Storage, f16>) {
+      return _mm_storeu_si128((__m128i*)p, _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT));
+    }
+#endif
+    for (int i = 0; i < kLanes<float>; ++i) p[i] = narrow<Storage>(v[i]);
 #endif
   }
 }
@@ -207,12 +235,19 @@ SC_INLINE void store_n(Storage* p, vec<compute_t<Storage>> v, int64_t n) {
   using C = compute_t<Storage>;
   if (n >= kLanes<C>) return store(p, v);
 #if defined(__AVX512F__)
-  if constexpr (std::is_same_v<Storage, float>) return _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v);
-  if constexpr (std::is_same_v<Storage, double>) return _mm512_mask_storeu_pd(p, (__mmask8)((1u << n) - 1), (__m512d)v);
-#endif
+  const uint32_t mask = (1u << n) - 1;
+  if constexpr (std::is_same_v<Storage, double>) {
+    _mm512_mask_storeu_pd(p, (__mmask8)mask, (__m512d)v);
+  } else if constexpr (std::is_same_v<Storage, float>) {
+    _mm512_mask_storeu_ps(p, (__mmask16)mask, (__m512)v);
+  } else {
+    _mm256_mask_storeu_epi16(p, (__mmask16)mask, narrow_bits<Storage>(v));
+  }
+#else
   Storage staged[kLanes<C>];
   store(staged, v);
   std::memcpy(p, staged, static_cast<size_t>(n) * sizeof(Storage));
+#endif
 }
 
 // Lane i reads p[i * stride], for i < n; zeros behind.
@@ -234,16 +269,25 @@ SC_INLINE vec<compute_t<Storage>> load_strided_n(const Storage* p, int64_t strid
   return v;
 }
 
-// a * b + c, fused where the level has FMA (compiled with -ffp-contract=fast).
+// a * b + c, fused where the level has FMA. Named there, not left to contraction: a compiler contracts in one tile and not
+// in the next, and the same sum must come out of both.
 template <class V>
 SC_INLINE V fma(V a, V b, V c) {
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<V, vec<float>>) return (V)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+  else return (V)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+#elif defined(__AVX2__) && defined(__FMA__)
+  if constexpr (std::is_same_v<V, vec<float>>) return (V)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+  else return (V)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+#else
   return a * b + c;
+#endif
 }
 
 // The larger lane by lane; a NaN on either side wins, as in torch.
 template <class V>
 SC_INLINE V max_or_nan(V a, V b) {
-  return (b > a) | (b != b) ? b : a;
+  return ((b > a) | (b != b)) ? b : a;
 }
 
 }  // namespace SPATIALCONV_ISA

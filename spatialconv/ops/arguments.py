@@ -56,12 +56,20 @@ def check_rank(op: str, name: str, tensor: Tensor, rank: int = 4) -> None:
         raise argument_error(op, name, f"{rank} dimensions", f"{tensor.dim()}: {tuple(tensor.shape)}")
 
 
+def check_length(op: str, argument: str, values: Sequence[int], *lengths: int) -> None:
+    if len(values) not in lengths:
+        raise argument_error(op, argument, f"{' or '.join(map(str, lengths))} integers", list(values))
+
+
 def four_sides(padding: Sequence[int]) -> tuple[int, int, int, int]:
     """Padding of two entries (vertical, horizontal) or four as (top, left, bottom, right)."""
     return (*padding, *padding) if len(padding) == 2 else tuple(padding)
 
 
 def check_geometry(op: str, stride, padding, dilation, groups) -> None:
+    check_length(op, "stride", stride, 2)
+    check_length(op, "padding", padding, 2, 4)
+    check_length(op, "dilation", dilation, 2)
     check_positive(op, "stride", stride)
     check_positive(op, "dilation", dilation)
     # What is padded behind may be negative: the adjoint of a transposed convolution leaves its output_padding unread.
@@ -199,6 +207,7 @@ def check_conv2d_grad_input(op, grad_output, weight, input_size, stride, padding
     )
     require(oc % groups == 0, lambda: argument_error(op, "groups", f"a divisor of {oc}", groups))
     check_not_negative(op, "input_size", input_size)
+    check_length(op, "input_size", input_size, 2)
     expected = conv2d_output_size(op, input_size, (kh, kw), stride, padding, dilation)
     _check_output(op, grad_output, expected)
     shape = (grad_output.shape[0], group_channels * groups, *input_size)
@@ -218,6 +227,7 @@ def check_conv2d_grad_weight(op, grad_output, input, kernel_size, stride, paddin
     )
     _check_groups(op, "input", input, groups)
     _check_groups(op, "grad_output", grad_output, groups)
+    check_length(op, "kernel_size", kernel_size, 2)
     expected = conv2d_output_size(op, input.shape[2:], kernel_size, stride, padding, dilation)
     _check_output(op, grad_output, expected)
     shape = (grad_output.shape[1], input.shape[1] // groups, *kernel_size)
@@ -252,13 +262,16 @@ def check_pool2d(op, input, kernel_size, stride, padding, dilation, ceil_mode, a
 
 def pool2d_output_size(op, input_shape, kernel_size, stride, padding, dilation, ceil_mode, adaptive_size):
     """Rows and columns of a pooling op's output, from the shape of its input."""
+    check_length(op, "adaptive_size", adaptive_size, 0, 2)
     if adaptive_size:
-        if op != "avg_pool2d":
+        if op.startswith("max"):
             require(input_shape[1] > 0, lambda: _empty_input(f"adaptive_{op}", input_shape))
         check_not_negative(f"adaptive_{op}", "output_size", adaptive_size)
         for size in input_shape[2:]:
             require(size > 0, lambda: _empty_input(f"adaptive_{op}", input_shape))
         return tuple(adaptive_size)
+    for argument, values in (("kernel_size", kernel_size), ("stride", stride), ("padding", padding), ("dilation", dilation)):
+        check_length(op, argument, values, 2)
     check_positive(op, "kernel_size", kernel_size)
     check_positive(op, "stride", stride)
     check_positive(op, "dilation", dilation)
@@ -301,6 +314,7 @@ def _empty_input(op: str, shape) -> Exception:
 def check_pool2d_adjoint(op, grad_output, input_size, kernel_size, stride, padding, dilation, ceil_mode, adaptive_size):
     """Every check of a pooling op's adjoint; returns the shape of the gradient by the input."""
     check_rank(op, "grad_output", grad_output)
+    check_length(op, "input_size", input_size, 2)
     check_not_negative(op, "input_size", input_size)
     shape = (*grad_output.shape[:2], *input_size)
     expected = pool2d_output_size(op, shape, kernel_size, stride, padding, dilation, ceil_mode, adaptive_size)

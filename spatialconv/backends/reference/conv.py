@@ -31,9 +31,15 @@ def taps(p: Conv2dProblem, padded: Tensor) -> Tensor:
     return padded.as_strided((p.n, p.ic, p.kh, p.kw, p.oh, p.ow), (n, c, h * p.dh, w * p.dw, h * p.sh, w * p.sw))
 
 
+def widened_or_cut(tensor: Tensor, *sides: int) -> Tensor:
+    """``F.pad`` that first widens and then cuts, so that one side may cut more than the tensor itself holds."""
+    tensor = F.pad(tensor, [max(side, 0) for side in sides])
+    return F.pad(tensor, [min(side, 0) for side in sides]) if min(sides) < 0 else tensor
+
+
 def columns(p: Conv2dProblem, input: Tensor) -> Tensor:
     top, left, bottom, right = p.sides
-    padded = F.pad(wide(input), (left, right, top, bottom)).contiguous()
+    padded = widened_or_cut(wide(input), left, right, top, bottom).contiguous()
     return taps(p, padded).reshape(p.n, p.g, p.ic // p.g * p.kh * p.kw, p.oh * p.ow)
 
 
@@ -44,7 +50,7 @@ def adjoint_of_columns(p: Conv2dProblem, cols: Tensor) -> Tensor:
     for kh in range(p.kh):
         for kw in range(p.kw):
             taps(p, padded)[:, :, kh, kw] += cols[:, :, kh, kw]
-    return F.pad(padded, (-left, -right, -top, -bottom))
+    return widened_or_cut(padded, -left, -right, -top, -bottom)
 
 
 def grouped_weight(p: Conv2dProblem, weight: Tensor) -> Tensor:
