@@ -82,7 +82,7 @@ def check_request(request: str) -> str:
     raise ValueError(f"spatialconv: backend: expected one of {', '.join(known_requests())}, got {request!r}")
 
 
-# A constant, since code that torch.compile traces reads it: a remembered value would be one more reason to compile anew.
+# A constant, since code that torch.compile traces reads it; a value remembered later would make it compile anew.
 _KNOWN = frozenset(known_requests())
 
 

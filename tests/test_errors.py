@@ -255,7 +255,7 @@ OPS = {
 BAD = {
     "wrong output size": lambda args: (torch.rand(2, args[0].shape[1], 7, 9), *args[1:]),
     "rank 3": lambda args: (args[0][0], *args[1:]),
-    "another dtype": lambda args: (args[0], args[1].to(torch.int32 if not args[1].is_floating_point() else torch.float64),
+    "another dtype": lambda args: (args[0], args[1].to(torch.float64 if args[1].is_floating_point() else torch.int32),
                                    *args[2:]),
     "another rank": lambda args: (args[0], args[1][None], *args[2:]),
 }  # fmt: skip

@@ -50,6 +50,7 @@ def overlapping(tensor):
 KINDS = {
     "zero-tensor": lambda t: torch._efficientzerotensor(t.shape, dtype=t.dtype),
     "negative": negative,
+    "negative and dense": lambda t: torch._neg_view(-t),
     "expanded": lambda t: t[:1].expand(t.shape),
     "all expanded": lambda t: t.flatten()[0].expand(t.shape),
     "overlapping": overlapping,
@@ -80,7 +81,7 @@ def test_results_are_torchs(case, position, kind):
         assert_same(result.detach(), expected)
 
 
-@pytest.mark.parametrize("kind", ["negative", "zero-tensor", "expanded", "every second"])
+@pytest.mark.parametrize("kind", ["negative", "negative and dense", "zero-tensor", "expanded", "every second"])
 @pytest.mark.parametrize("case", FEW, ids=str)
 def test_gradients_that_are_not_plain_memory(case, kind):
     def gradients(call):

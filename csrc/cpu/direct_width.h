@@ -15,28 +15,6 @@ constexpr int kTileChannels = 4;
 // with the square root of its length.
 constexpr int64_t kChunk = 256;
 
-template <class C>
-struct lane_index;
-template <>
-struct lane_index<float> {
-  typedef int32_t type __attribute__((vector_size(kVectorBytes)));
-};
-template <>
-struct lane_index<double> {
-  typedef int64_t type __attribute__((vector_size(kVectorBytes)));
-};
-
-// `sum + a * b` in the lanes first <= i < last, `sum` elsewhere: a product with what is not there must not be formed
-// where the factor may be infinite.
-template <class C>
-SC_INLINE vec<C> fma_between(vec<C> a, vec<C> b, vec<C> sum, Lanes lanes) {
-  typename lane_index<C>::type i{};
-  for (int k = 0; k < kLanes<C>; ++k) i[k] = k;
-  using Index = decltype(i[0] + 0);
-  const auto inside = (i >= static_cast<Index>(lanes.first)) & (i < static_cast<Index>(lanes.last));
-  return inside ? fma(a, b, sum) : sum;
-}
-
 // Lane j reads row[(start + j * step) * stride] where that column lies in [0, size), zero elsewhere.
 template <class T>
 SC_INLINE vec<compute_t<T>> load_columns(const T* row, int64_t start, int64_t step, int64_t size, int64_t stride,
@@ -170,22 +148,32 @@ void grad_input_tile(const Conv2d& p, const T* y, const T* w, T* x, int64_t ih, 
       for (int64_t kw = 0; kw < p.kw; ++kw) {
         const int64_t ow_scaled = iw + p.pw - kw * p.dw, ow = floor_div(ow_scaled, p.sw);
         if (ow * p.sw != ow_scaled || ow + columns <= 0 || ow >= p.ow) continue;
-        const bool whole = ow >= 0 && ow + columns <= p.ow;
         const T* row = y + oh * p.y_stride[2];
         const T* tap = w + kh * p.w_stride[2] + kw * p.w_stride[3];
-        for (int64_t oc = oc0; oc < oc1; ++oc) {
-          vec<C> values[V];
-          SC_UNROLL for (int v = 0; v < V; ++v) {
-            values[v] =
-                load_columns(row + oc * p.y_stride[1], ow + v * L, 1, p.ow, p.y_stride[3], smaller(L, columns - v * L));
-          }
-          SC_UNROLL for (int k = 0; k < K; ++k) {
-            const vec<C> weight = broadcast(widen(tap[oc * p.w_stride[0] + k * p.w_stride[1]]));
+        const auto add_channels = [&](auto all_lanes) {
+          for (int64_t oc = oc0; oc < oc1; ++oc) {
+            vec<C> values[V];
             SC_UNROLL for (int v = 0; v < V; ++v) {
-              sum[k][v] = whole ? fma(weight, values[v], sum[k][v])
-                                : fma_between<C>(weight, values[v], sum[k][v], lanes_inside(ow + v * L, 1, p.ow, L));
+              values[v] = load_columns(row + oc * p.y_stride[1], ow + v * L, 1, p.ow, p.y_stride[3],
+                                       smaller(L, columns - v * L));
+            }
+            SC_UNROLL for (int k = 0; k < K; ++k) {
+              const vec<C> weight = broadcast(widen(tap[oc * p.w_stride[0] + k * p.w_stride[1]]));
+              SC_UNROLL for (int v = 0; v < V; ++v) {
+                if constexpr (decltype(all_lanes)::value) {
+                  sum[k][v] = fma(weight, values[v], sum[k][v]);
+                } else {
+                  const Lanes inside = lanes_inside(ow + v * L, 1, p.ow, L);
+                  sum[k][v] = fma_between<C>(weight, values[v], sum[k][v], inside.first, inside.last);
+                }
+              }
             }
           }
+        };
+        if (ow >= 0 && ow + columns <= p.ow) {
+          add_channels(std::true_type{});
+        } else {
+          add_channels(std::false_type{});
         }
       }
     }

@@ -284,6 +284,26 @@ SC_INLINE V fma(V a, V b, V c) {
 #endif
 }
 
+// fma(a, b, c) in the lanes first <= i < last, c elsewhere: for products with what is not there, which must not be formed
+// where the other factor may be infinite.
+template <class Compute>
+SC_INLINE vec<Compute> fma_between(vec<Compute> a, vec<Compute> b, vec<Compute> c, int64_t first, int64_t last) {
+#if defined(__AVX512F__)
+  const uint32_t mask = (1u << last) - (1u << first);
+  if constexpr (std::is_same_v<Compute, float>) {
+    return (vec<Compute>)_mm512_mask3_fmadd_ps((__m512)a, (__m512)b, (__m512)c, (__mmask16)mask);
+  } else {
+    return (vec<Compute>)_mm512_mask3_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c, (__mmask8)mask);
+  }
+#else
+  decltype(a < b) lane{};
+  using Index = decltype(lane[0] + 0);
+  for (int i = 0; i < kLanes<Compute>; ++i) lane[i] = i;
+  const auto inside = (lane >= static_cast<Index>(first)) & (lane < static_cast<Index>(last));
+  return inside ? fma(a, b, c) : c;
+#endif
+}
+
 // The larger lane by lane; a NaN on either side wins, as in torch.
 template <class V>
 SC_INLINE V max_or_nan(V a, V b) {

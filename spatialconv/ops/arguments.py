@@ -270,8 +270,10 @@ def pool2d_output_size(op, input_shape, kernel_size, stride, padding, dilation, 
         for size in input_shape[2:]:
             require(size > 0, lambda: _empty_input(f"adaptive_{op}", input_shape))
         return tuple(adaptive_size)
-    for argument, values in (("kernel_size", kernel_size), ("stride", stride), ("padding", padding), ("dilation", dilation)):
-        check_length(op, argument, values, 2)
+    check_length(op, "kernel_size", kernel_size, 2)
+    check_length(op, "stride", stride, 2)
+    check_length(op, "padding", padding, 2)
+    check_length(op, "dilation", dilation, 2)
     check_positive(op, "kernel_size", kernel_size)
     check_positive(op, "stride", stride)
     check_positive(op, "dilation", dilation)
