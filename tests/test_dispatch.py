@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import warnings
 
@@ -150,8 +151,10 @@ def test_backward_after_the_block_and_in_another_thread(ran, case):
 
 
 def run_python(code, **environment):
+    """In a folder without a source tree, which Python would import in place of the installed package."""
+    command, variables = [sys.executable, "-c", code], {**os.environ, **environment}
     return subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, timeout=120
+        command, env=variables, cwd=tempfile.gettempdir(), capture_output=True, text=True, timeout=120
     )
 
 

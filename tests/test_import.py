@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 
 from spatialconv.backends.extension import loader
 
@@ -13,9 +14,13 @@ LIMIT = 0.3
 
 
 def fresh(code: str, **variables: str) -> str:
-    """What the code prints in a new process; nothing may reach stderr, warnings included."""
+    """What the code prints in a new process; nothing may reach stderr, warnings included.
+
+    It runs in a folder without a source tree, which Python would import in place of the installed package.
+    """
     command = [sys.executable, "-W", "error::UserWarning:spatialconv", "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | variables)
+    folder, variables = tempfile.gettempdir(), os.environ | variables
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=variables, cwd=folder)
     assert done.returncode == 0 and done.stderr == "", done.stderr
     return done.stdout
 

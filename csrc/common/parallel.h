@@ -1,4 +1,5 @@
-// torch's own thread pool, reached through the address of the C function torch_parallel_for that Python hands over at load.
+// torch's own thread pool, reached through the address of the C function torch_parallel_for that Python hands over at
+// load.
 #pragma once
 #include <atomic>
 #include <cstdint>

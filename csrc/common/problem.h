@@ -23,9 +23,10 @@ struct Pool2d {
   int64_t x_stride[4], y_stride[4];
 };
 
-// Everything a kernel touches. Tensors a pass does not use are null. `aux` is the bias of a convolution (contiguous, may be
-// null) and the int64 indices of max pooling (strided as y, null when they are not wanted). The workspace is 64-byte
-// aligned, holds what the kernel asked for and nothing meaningful. With `packed`, `w` is what the kernel's own `pack` wrote.
+// Everything a kernel touches. Tensors a pass does not use are null. `aux` is the bias of a convolution (contiguous,
+// may be null) and the int64 indices of max pooling (strided as y, null when they are not wanted). The workspace is
+// 64-byte aligned, holds what the kernel asked for and nothing meaningful. With `packed`, `w` is what the kernel's own
+// `pack` wrote.
 struct Buffers {
   void* x;
   void* w;

@@ -13,16 +13,6 @@ Pool2d pool(const void* problem) {
   return p;
 }
 
-template <class Compute>
-SC_INLINE Compute sum_of_lanes(vec<Compute> v) {
-  Compute lanes[kLanes<Compute>];
-  store(lanes, v);
-  for (int width = kLanes<Compute> / 2; width > 0; width /= 2) {
-    for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
-  }
-  return lanes[0];
-}
-
 // The sum of n consecutive elements, in four chains.
 template <class Storage>
 SC_INLINE vec<compute_t<Storage>> sum_run(const Storage* p, int64_t n) {
@@ -47,28 +37,30 @@ int32_t avg_pool_single_column(const Pool2d& p, const Buffers& buffers) {
   using C = compute_t<Storage>;
   const Axis rows = row_axis(p), columns = column_axis(p);
   const Window column = window_at(columns, 0);
-  const bool whole_rows = column.count == p.iw && p.x_stride[2] == p.iw;
-  return for_each_slab(p.n * p.c * p.oh, buffers.threads, [&](int64_t, int64_t begin, int64_t end) {
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t oh = task % p.oh, c = task / p.oh % p.c, n = task / p.oh / p.c;
+  const bool whole_rows = column.count == p.iw && p.x_stride[2] == p.iw, padded = p.include_pad != 0;
+  const int64_t width = divisor_at(columns, padded, 0);
+  const auto mean = [&](const Storage* plane, const Window& row, C divisor) {
+    if (row.count <= 0 || column.count <= 0) return narrow<Storage>(C{0});
+    const Storage* x = plane + row.first * p.x_stride[2] + column.first;
+    vec<C> sum = zero<C>();
+    if (whole_rows) {
+      sum = sum_run(x, row.count * p.iw);
+    } else {
+      for (int64_t i = 0; i < row.count; ++i) sum = sum + sum_run(x + i * p.x_stride[2], column.count);
+    }
+    return narrow<Storage>(sum_of_lanes<C>(sum) / divisor);
+  };
+  return for_each_slab(p.n * p.c, buffers.threads, [&](int64_t, int64_t begin, int64_t end) {
+    for (int64_t oh = 0; oh < p.oh; ++oh) {
       const Window row = window_at(rows, oh);
-      C mean{0};
-      if (row.count > 0 && column.count > 0) {
-        const Storage* x = static_cast<const Storage*>(buffers.x) + n * p.x_stride[0] + c * p.x_stride[1] +
-                           row.first * p.x_stride[2] + column.first;
-        vec<C> sum = zero<C>();
-        if (whole_rows) {
-          sum = sum_run(x, row.count * p.iw);
-        } else {
-          for (int64_t i = 0; i < row.count; ++i) sum = sum + sum_run(x + i * p.x_stride[2], column.count);
-        }
-        const bool padded = p.include_pad != 0;
-        const int64_t elements = divisor_at(rows, padded, oh) * divisor_at(columns, padded, 0);
-        const C divisor = static_cast<C>(p.divisor != 0 ? p.divisor : elements);
-        mean = sum_of_lanes<C>(sum) / divisor;
+      const C divisor = static_cast<C>(p.divisor != 0 ? p.divisor : divisor_at(rows, padded, oh) * width);
+      int64_t n = begin / p.c, c = begin % p.c;
+      for (int64_t plane = begin; plane < end; ++plane) {
+        const Storage* x = static_cast<const Storage*>(buffers.x) + n * p.x_stride[0] + c * p.x_stride[1];
+        static_cast<Storage*>(buffers.y)[n * p.y_stride[0] + c * p.y_stride[1] + oh * p.y_stride[2]] =
+            mean(x, row, divisor);
+        if (++c == p.c) c = 0, ++n;
       }
-      static_cast<Storage*>(buffers.y)[n * p.y_stride[0] + c * p.y_stride[1] + oh * p.y_stride[2]] =
-          narrow<Storage>(mean);
     }
   });
 }

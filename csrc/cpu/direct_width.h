@@ -32,15 +32,6 @@ SC_INLINE void store_strided_n(T* p, int64_t stride, vec<compute_t<T>> v, int64_
   for (int64_t i = 0; i < n; ++i) p[i * stride] = narrow<T>(v[i]);
 }
 
-template <class C>
-SC_INLINE C sum_of_lanes(vec<C> v) {
-  C lanes[kLanes<C>];
-  std::memcpy(lanes, &v, sizeof lanes);
-  for (int half = kLanes<C> / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
-  return lanes[0];
-}
-
 // y[n, oc.., oh, ow..] for K channels from oc and `columns` columns from ow, at most V vectors. Padding is zeros that
 // are multiplied like any other value.
 template <class T, int K, int V>

@@ -7,9 +7,9 @@
 
 namespace spatialconv {
 
-// `problem` points at a Conv2d or a Pool2d, by the op. `run` returns 0 or the thread pool's error code and never throws.
-// `workspace` gives bytes (null: none needed). `packed_bytes` and `pack` (null: weights are read as they are) serve callers
-// who pre-transform the weights; `pack` reads buffers.w and writes buffers.workspace.
+// `problem` points at a Conv2d or a Pool2d, by the op. `run` returns 0 or the thread pool's error code and never
+// throws. `workspace` gives bytes (null: none needed). `packed_bytes` and `pack` (null: weights are read as they are)
+// serve callers who pre-transform the weights; `pack` reads buffers.w and writes buffers.workspace.
 struct KernelEntry {
   const char* op;    // conv2d, conv2d_grad_input, conv2d_grad_weight, max_pool2d, ...
   const char* name;  // direct, gemm, depthwise, ...

@@ -1,5 +1,5 @@
-// The one place of vector loads, stores and arithmetic. Kernels are plain code over vec<float> and vec<double>, compiled once
-// per instruction-set level; 16-bit floats are widened on load and rounded to nearest even on store.
+// The one place of vector loads, stores and arithmetic. Kernels are plain code over vec<float> and vec<double>,
+// compiled once per instruction-set level; 16-bit floats are widened on load and rounded to nearest even on store.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -76,8 +76,8 @@ SC_INLINE uint32_t float_to_bits(float value) {
   return bits;
 }
 
-// Scalar conversions. The half conversions follow Fabian Giesen's "float->half variants" (public domain), without branches
-// on the common path.
+// Scalar conversions. The half conversions follow Fabian Giesen's "float->half variants" (public domain), without
+// branches on the common path.
 SC_INLINE float widen(float value) { return value; }
 SC_INLINE double widen(double value) { return value; }
 SC_INLINE float widen(bf16 value) { return bits_to_float(static_cast<uint32_t>(value.bits) << 16); }
@@ -269,8 +269,8 @@ SC_INLINE vec<compute_t<Storage>> load_strided_n(const Storage* p, int64_t strid
   return v;
 }
 
-// a * b + c, fused where the level has FMA. Named there, not left to contraction: a compiler contracts in one tile and not
-// in the next, and the same sum must come out of both.
+// a * b + c, fused where the level has FMA. Named there, not left to contraction: a compiler contracts in one tile and
+// not in the next, and the same sum must come out of both.
 template <class V>
 SC_INLINE V fma(V a, V b, V c) {
 #if defined(__AVX512F__)
@@ -284,8 +284,8 @@ SC_INLINE V fma(V a, V b, V c) {
 #endif
 }
 
-// fma(a, b, c) in the lanes first <= i < last, c elsewhere: for products with what is not there, which must not be formed
-// where the other factor may be infinite.
+// fma(a, b, c) in the lanes first <= i < last, c elsewhere: for products with what is not there, which must not be
+// formed where the other factor may be infinite.
 template <class Compute>
 SC_INLINE vec<Compute> fma_between(vec<Compute> a, vec<Compute> b, vec<Compute> c, int64_t first, int64_t last) {
 #if defined(__AVX512F__)
@@ -301,6 +301,22 @@ SC_INLINE vec<Compute> fma_between(vec<Compute> a, vec<Compute> b, vec<Compute> 
   for (int i = 0; i < kLanes<Compute>; ++i) lane[i] = i;
   const auto inside = (lane >= static_cast<Index>(first)) & (lane < static_cast<Index>(last));
   return inside ? fma(a, b, c) : c;
+#endif
+}
+
+// The sum of all lanes, halves added first, then quarters, and so on.
+template <class Compute>
+SC_INLINE Compute sum_of_lanes(vec<Compute> v) {
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<Compute, float>) return _mm512_reduce_add_ps((__m512)v);
+  else return _mm512_reduce_add_pd((__m512d)v);
+#else
+  Compute lanes[kLanes<Compute>];
+  std::memcpy(lanes, &v, sizeof lanes);
+  for (int width = kLanes<Compute> / 2; width > 0; width /= 2) {
+    for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
+  }
+  return lanes[0];
 #endif
 }
 
