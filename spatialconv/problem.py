@@ -167,9 +167,10 @@ class Conv2dProblem(_Printed):
     @property
     def reduction(self) -> int:
         """How many products are summed into one element of the result."""
+        taps_met = _taps_met(self.kh, self.sh, self.dh) * _taps_met(self.kw, self.sw, self.dw)
         return {
             "forward": self.ic // self.g * self.kh * self.kw,
-            "grad_input": self.oc // self.g * _taps_met(self.kh, self.sh, self.dh) * _taps_met(self.kw, self.sw, self.dw),
+            "grad_input": self.oc // self.g * taps_met,
             "grad_weight": self.n * self.oh * self.ow,
         }[self.pass_name]
 
