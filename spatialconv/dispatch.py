@@ -14,7 +14,7 @@ from . import backends as _backends
 from . import settings, tuned
 from .backends.base import Context, Kernel, Plan
 from .backends.empty import empty_plan
-from .errors import BackendUnavailableError, UnsupportedProblemError
+from .errors import BackendUnavailableError, ReferenceFallbackWarning, UnsupportedProblemError
 from .problem import Conv2dProblem, Problem, parse
 
 # For every op the kernels in the order in which they are asked, the universal one last. A new kernel is one word here
@@ -32,6 +32,8 @@ TABLE: dict[str, tuple[str, ...]] = {
 
 AUTO = "auto"
 _MEMO_LIMIT = 4096
+# Kernels that were asked in vain, each with all its reasons.
+Refused = tuple[tuple[str, tuple[str, ...]], ...]
 
 
 class _Local(threading.local):
@@ -43,10 +45,6 @@ class _Local(threading.local):
 local = _Local()
 
 
-class ReferenceFallbackWarning(UserWarning):
-    """An automatic choice ended at the slow reference backend."""
-
-
 @dataclass(frozen=True)
 class Choice:
     """A kernel bound to a problem; ``refused`` are the kernels asked before it, each with its reasons."""
@@ -55,7 +53,7 @@ class Choice:
     context: Context
     kernel: Kernel
     plan: Plan
-    refused: tuple[tuple[str, tuple[str, ...]], ...]
+    refused: Refused
     tuned: bool = False
 
 
@@ -75,11 +73,11 @@ def known_requests() -> list[str]:
     return [AUTO, *_backends.NAMES, *kernels]
 
 
-def check_request(request: str) -> str:
-    """The request itself; ValueError lists the known ones where it is none of them."""
+def check_request(request: str, source: str = "backend") -> str:
+    """The request itself; ValueError names the source and lists the known ones where it is none of them."""
     if request in _KNOWN:
         return request
-    raise ValueError(f"spatialconv: backend: expected one of {', '.join(known_requests())}, got {request!r}")
+    raise ValueError(f"spatialconv: {source}: expected one of {', '.join(known_requests())}, got {request!r}")
 
 
 # A constant, since code that torch.compile traces reads it; a value remembered later would make it compile anew.
@@ -91,7 +89,9 @@ def use_backend(request: str) -> Iterator[None]:
     """Within the block, and in this thread only, calls without ``backend=`` use this backend or kernel.
 
     The gradients of a call made in the block stay with it, wherever and whenever backward runs. ``request`` is
-    'auto', a backend ('extension') or one kernel ('extension:gemm'); ValueError lists the known ones.
+    'auto', a backend ('extension') or one kernel ('extension:gemm'); on entering, ValueError lists the known ones.
+    Blocks nest, and ``@use_backend("extension")`` makes a function one. The block belongs to its thread, not to a
+    task: one that is left open by ``yield`` or ``await`` also holds for what runs in between.
     """
     before = local.request
     local.request = check_request(request)
@@ -105,7 +105,7 @@ def requested(backend: str | None) -> str:
     """The request in force: the argument, else use_backend, else SPATIALCONV_BACKEND, else 'auto'."""
     if backend is not None:
         return check_request(backend)
-    return local.request or check_request(settings.DEFAULT_BACKEND)
+    return local.request or check_request(settings.DEFAULT_BACKEND, "SPATIALCONV_BACKEND")
 
 
 def gradient_request(request: str) -> str:
@@ -186,29 +186,60 @@ def reasons_against(full_name: str, problem: Problem, context: Context) -> tuple
     return tuple(kernel(full_name).refusals(problem, context))
 
 
-def _choose(problem: Problem, request: str, context: Context) -> Choice:
+@dataclass(frozen=True)
+class _Asked:
+    """The kernels in the order in which they are asked, and what those before the first that takes it refused for."""
+
+    names: tuple[str, ...]
+    measured: str | None
+    refused: Refused
+
+    @property
+    def chosen(self) -> str | None:
+        return self.names[len(self.refused)] if len(self.refused) < len(self.names) else None
+
+
+def _ask(problem: Problem, request: str, context: Context) -> _Asked:
     names = candidates(problem.op, request)
+    if not names:
+        return _Asked((), None, ((request, (f"has no kernel for {problem.op}",)),))
     measured = tuned.lookup(problem, context) if request == AUTO else None
+    names = ordered(problem, names)
     if measured in names:
         names = (measured, *(name for name in names if name != measured))
     refused: list[tuple[str, tuple[str, ...]]] = []
     for name in names:
         reasons = reasons_against(name, problem, context)
-        if reasons:
-            refused.append((name, reasons))
-            continue
-        chosen = kernel(name)
-        if request == AUTO and chosen.backend == "reference":
-            _warn_reference(problem, refused)
-        plan = empty_plan(problem) if problem.empty else chosen.plan(problem, context)
-        return Choice(problem, context, chosen, plan, tuple(refused), name == measured)
-    raise _refusal(problem, request, refused)
+        if not reasons:
+            break
+        refused.append((name, reasons))
+    return _Asked(names, measured if measured in names else None, tuple(refused))
 
 
-def _refusal(problem: Problem, request: str, refused: list[tuple[str, tuple[str, ...]]]) -> Exception:
+def ordered(problem: Problem, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The table's order, but a kernel whose preparation the problem does not pay comes last of its backend."""
+    backend_names = [name.partition(":")[0] for name in names]
+
+    def place(name: str) -> tuple[int, bool]:
+        least = kernel(name).least_flops
+        return backend_names.index(name.partition(":")[0]), least > 0 and problem.flops() < least
+
+    return tuple(sorted(names, key=place))
+
+
+def _choose(problem: Problem, request: str, context: Context) -> Choice:
+    asked = _ask(problem, request, context)
+    if asked.chosen is None:
+        raise _refusal(problem, request, asked.refused)
+    chosen = kernel(asked.chosen)
+    if request == AUTO and chosen.backend == "reference":
+        _warn_reference(problem, asked.refused)
+    plan = empty_plan(problem) if problem.empty else chosen.plan(problem, context)
+    return Choice(problem, context, chosen, plan, asked.refused, asked.chosen == asked.measured)
+
+
+def _refusal(problem: Problem, request: str, refused: Refused) -> Exception:
     lines = [f"spatialconv.{problem.printed_op}: backend {request!r} cannot run this", f"  problem: {problem}"]
-    if not refused:
-        lines.append(f"  - {request}: has no kernel for {problem.op}")
     lines += _reason_lines(refused)
     if request != AUTO:
         lines.append("  try: backend='auto', or spatialconv.explain(...) to see what it would pick")
@@ -218,14 +249,14 @@ def _refusal(problem: Problem, request: str, refused: list[tuple[str, tuple[str,
     return UnsupportedProblemError("\n".join(lines))
 
 
-def _reason_lines(refused) -> list[str]:
+def _reason_lines(refused: Refused) -> list[str]:
     return [f"  - {name}: {reason}" for name, reasons in refused for reason in reasons]
 
 
 _warned: set[tuple[str, str, str]] = set()
 
 
-def _warn_reference(problem: Problem, refused) -> None:
+def _warn_reference(problem: Problem, refused: Refused) -> None:
     key = (problem.printed_op, problem.dtype, problem.device)
     if key in _warned or torch.compiler.is_compiling():
         return
@@ -258,7 +289,7 @@ class Explanation:
     context: Context
     request: str
     chosen: str | None
-    refused: tuple[tuple[str, tuple[str, ...]], ...]
+    refused: Refused
     not_asked: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
@@ -279,18 +310,15 @@ def explain_problem(
         problem = parse(problem)
     request = requested(backend)
     context = context or current_context(problem.device)
-    names = candidates(problem.op, request)
-    measured = tuned.lookup(problem, context) if request == AUTO else None
-    if measured in names:
-        names = (measured, *(name for name in names if name != measured))
-        notes = (*notes, f"{measured} was measured to be the fastest on this machine (spatialconv tune)")
+    asked = _ask(problem, request, context)
+    if asked.measured:
+        notes = (*notes, f"{asked.measured} was measured to be the fastest on this machine (spatialconv tune)")
     if isinstance(problem, Conv2dProblem):
         notes = (*notes, f"precision tier asked for: {context.precision}")
-    refused, chosen, rest = [], None, ()
-    for position, name in enumerate(names):
-        reasons = reasons_against(name, problem, context)
-        if not reasons:
-            chosen, rest = name, names[position + 1 :]
-            break
-        refused.append((name, reasons))
-    return Explanation(problem, context, request, chosen, tuple(refused), tuple(rest), notes)
+    if problem.empty and asked.chosen:
+        notes = (*notes, "an operand holds no element: the result is filled and no kernel runs")
+    not_asked = asked.names[len(asked.refused) + 1 :]
+    for name in not_asked:
+        if problem.flops() < (least := kernel(name).least_flops):
+            notes = (*notes, f"{name} is asked later: below {least} flops its preparation does not pay")
+    return Explanation(problem, context, request, asked.chosen, asked.refused, not_asked, notes)

@@ -25,9 +25,9 @@ _dispatch_modes = _C._len_torch_dispatch_stack
 _function_mode = _C._is_torch_function_mode_enabled
 _transforms = _C._are_functorch_transforms_active
 _autocast = _C._is_any_autocast_enabled
-_tracing = _C._get_tracing_state
-_get_threads = torch.get_num_threads
-_deterministic = _C._get_deterministic_algorithms
+_tracing = _C._is_tracing
+get_threads = torch.get_num_threads
+deterministic = _C._get_deterministic_algorithms
 _strided = torch.strided
 
 
@@ -65,7 +65,7 @@ def reaches_plain_backward(grad_output) -> bool:
 
 
 def eager(input, weight=None, bias=None) -> bool:
-    """Whether a call on these tensors may take the short way."""
+    """Whether a call on these tensors may take the short way; ``plain`` stands here in full, for two calls are time."""
     return (
         not _compiling()
         and not _dispatch_modes()
@@ -74,16 +74,29 @@ def eager(input, weight=None, bias=None) -> bool:
         and forward_ad._current_level < 0
         and not _autocast()
         and not _profiling()
-        and _tracing() is None
-        and plain(input)
-        and (weight is None or plain(weight))
+        and not _tracing()
+        and type(input) in _EXACT
+        and input.is_cpu
+        and input.layout is _strided
+        and not input.is_neg()
+        and not input._is_zerotensor()
+        and (
+            weight is None
+            or (
+                type(weight) in _EXACT
+                and weight.is_cpu
+                and weight.layout is _strided
+                and not weight.is_neg()
+                and not weight._is_zerotensor()
+            )
+        )
         and (bias is None or plain(bias))
     )
 
 
-def exact(first, second=1, third=1) -> bool:
+def exact(*values) -> bool:
     """Whether each is an integer, a word, None or a pair of integers; for a dict, 1, True and 1.0 are one key."""
-    for value in (first, second, third):
+    for value in values:
         kind = type(value)
         if kind is tuple:
             if len(value) != 2 or type(value[0]) is not int or type(value[1]) is not int:
@@ -93,10 +106,18 @@ def exact(first, second=1, third=1) -> bool:
     return True
 
 
+def are_flags(values: tuple) -> bool:
+    """Whether every value is True or False."""
+    for value in values:
+        if type(value) is not bool:
+            return False
+    return True
+
+
 def surroundings() -> tuple:
     """What beside the arguments decides which plan runs. The precision asked for does not: every CPU kernel is of the
     ieee tier, which serves them all."""
-    return local.request, _get_threads(), _deterministic()
+    return local.request, get_threads(), deterministic()
 
 
 class Entry:

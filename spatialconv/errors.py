@@ -1,4 +1,4 @@
-"""Exceptions, and the one form of every message about a bad argument: op, argument, expected, got."""
+"""Exceptions and the warning, and the one form of every message about a bad argument: op, argument, expected, got."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ class BackendUnavailableError(RuntimeError):
 
 class UnsupportedProblemError(NotImplementedError):
     """No kernel that may be used takes the problem; the message lists each kernel's reasons."""
+
+
+class ReferenceFallbackWarning(UserWarning):
+    """An automatic choice ended at the slow reference backend; given once for every op, dtype and device."""
 
 
 def argument_error(

@@ -37,25 +37,31 @@ def explain(what: str | Problem | Callable, *args, backend: str | None = None, *
 
     Args:
         what: a problem, its printed form ("conv2d n8 ic64 ih56 iw56 oc64 kh3 kw3 ph1 pw1 f32 nhwc cpu"), or one of this
-            package's functions.
-        args, kwargs: the function's arguments.
-        backend: as in the functions.
+            package's functions or layers.
+        args, kwargs: the arguments of the call.
+        backend: as in the functions; a layer has its own.
 
     Returns:
         An ``Explanation``; ``print`` it.
+
+    Raises:
+        ValueError: ``what`` is no problem, or calls nothing of this package. TypeError, RuntimeError: as the call
+            itself would for these arguments.
 
     Example:
         >>> print(spatialconv.explain(spatialconv.conv2d, torch.rand(1, 3, 9, 9), torch.rand(4, 3, 3, 3)))
     """
     if not callable(what):
         return explain_problem(what, backend)
+    if backend is not None:
+        kwargs["backend"] = backend
     try:
         with _FirstOp(), torch.no_grad():
-            what(*args, backend=backend, **kwargs)
+            what(*args, **kwargs)
     except _Found as found:
         name, op_args = found.name, found.op_args
     else:
-        raise ValueError(f"explain: {getattr(what, '__name__', what)!r} is none of spatialconv's functions")
+        raise ValueError(f"explain: {getattr(what, '__name__', what)!r} calls none of spatialconv's functions")
     problem, operands = PROBLEMS[name](*op_args)
     return explain_problem(problem, op_args[-1], notes=_copies(name, problem, operands))
 

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from . import eager_autograd as recorded
-from .dispatch import requested
-from .eager import eager, exact, recall, remember, surroundings
+from .dispatch import local, requested
+from .eager import are_flags, deterministic, eager, exact, get_threads, recall, remember, surroundings
 from .errors import argument_error
 from .ops import OPS, arguments
 from .ops.autocast import cast
 from .problem import Problem
-from .shapes import integer, pair
+from .shapes import flag, integer, pair
 
 Size = int | Sequence[int]
 _compiling = torch.compiler.is_compiling
@@ -58,14 +58,14 @@ def conv2d(
         TypeError, RuntimeError: as torch does, before any kernel runs. ValueError: unknown backend.
         BackendUnavailableError, UnsupportedProblemError: the request cannot be met.
     """
-    if eager(input, weight, bias) and exact(stride, padding, dilation) and type(groups) is int and input.dim() == 4:
+    if eager(input, weight, bias) and exact(stride, padding, dilation) and type(groups) is int:
         key = (
             input.shape, input.stride(), weight.shape, weight.stride(), input.dtype, weight.dtype,
             None if bias is None else (bias.shape, bias.dtype), stride, padding, dilation, groups, backend,
-            surroundings(),
+            local.request, get_threads(), deterministic(),
         )  # fmt: skip
         entry = recall(key)
-        if entry is None and not input.is_complex():
+        if entry is None and input.dim() == 4 and not input.is_complex():
             problem = _conv2d_problem(input, weight, bias, *_conv2d_geometry(weight, stride, padding, dilation, groups))
             entry = remember(key, problem, requested(backend))
         if entry is not None:
@@ -175,7 +175,7 @@ def conv_transpose2d(
         )
         return unbatched.squeeze(0)
     options = (stride, padding, output_padding, groups, dilation)
-    if eager(input, weight, bias) and not input.is_complex() and all(map(exact, options)):
+    if eager(input, weight, bias) and not input.is_complex() and exact(*options):
         key = (
             name, input.shape, input.stride(), weight.shape, weight.stride(), input.dtype, weight.dtype,
             None if bias is None else (bias.shape, bias.dtype), options, backend, surroundings(),
@@ -230,8 +230,8 @@ def max_pool2d(
     Raises:
         As ``conv2d``.
     """
-    given = (kernel_size, stride, padding, dilation, ceil_mode)
-    return _max_pool2d("max_pool2d", input, given, return_indices, backend)
+    given = (kernel_size, stride, padding, dilation)
+    return _max_pool2d("max_pool2d", input, given, (ceil_mode,), return_indices, backend)
 
 
 def adaptive_max_pool2d(
@@ -251,7 +251,7 @@ def adaptive_max_pool2d(
     Raises:
         As ``conv2d``.
     """
-    return _max_pool2d("adaptive_max_pool2d", input, (output_size,), return_indices, backend)
+    return _max_pool2d("adaptive_max_pool2d", input, (output_size,), (), return_indices, backend)
 
 
 def avg_pool2d(
@@ -281,8 +281,8 @@ def avg_pool2d(
     Raises:
         As ``conv2d``.
     """
-    given = (kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
-    return _avg_pool2d("avg_pool2d", input, given, backend)
+    given = (kernel_size, stride, padding, divisor_override)
+    return _avg_pool2d("avg_pool2d", input, given, (ceil_mode, count_include_pad), backend)
 
 
 def adaptive_avg_pool2d(input: Tensor, output_size, *, backend: str | None = None) -> Tensor:
@@ -299,39 +299,40 @@ def adaptive_avg_pool2d(input: Tensor, output_size, *, backend: str | None = Non
     Raises:
         As ``conv2d``.
     """
-    return _avg_pool2d("adaptive_avg_pool2d", input, (output_size,), backend)
+    return _avg_pool2d("adaptive_avg_pool2d", input, (output_size,), (), backend)
 
 
-def _max_pool2d(op: str, input, given: tuple, return_indices: bool, backend: str | None):
-    """Both max poolings; ``given`` are the caller's arguments that say which windows."""
-    if eager(input) and input.dim() == 4 and all(map(_exact_or_flag, given)):
+def _max_pool2d(op: str, input, given: tuple, flags: tuple, return_indices: bool, backend: str | None):
+    """Both max poolings; ``given`` and ``flags`` are the caller's arguments that say which windows."""
+    if eager(input) and exact(*given) and are_flags(flags):
         record = _grad() and input.requires_grad
         indices = bool(return_indices or record)
-        key = (op, input.shape, input.stride(), input.dtype, given, indices, backend, surroundings())
+        key = (op, input.shape, input.stride(), input.dtype, given, flags, indices, backend, surroundings())
         entry = recall(key)
-        if entry is None:
-            windows = _max_windows(op, input, given)
+        if entry is None and input.dim() == 4:
+            windows = _max_windows(op, input, given, flags)
             shape = arguments.check_pool2d("max_pool2d", input, *windows)
             problem = arguments.pool2d_problem("max_pool2d", input.shape, shape[2:], *windows, input, indices=indices)
             entry = remember(key, problem, requested(backend))
-        values, positions = recorded.max_pool2d(input, entry) if record else entry.plan(input)
-        return (values, positions) if return_indices else values
+        if entry is not None:
+            values, positions = recorded.max_pool2d(input, entry) if record else entry.plan(input)
+            return (values, positions) if return_indices else values
     _check_tensor(op, "input", input)
     if input.dim() == 3:
-        pooled = _max_pool2d(op, input.unsqueeze(0), given, return_indices, backend)
+        pooled = _max_pool2d(op, input.unsqueeze(0), given, flags, return_indices, backend)
         return tuple(part.squeeze(0) for part in pooled) if return_indices else pooled.squeeze(0)
     _check_batched(op, input)
-    values, positions = OPS["max_pool2d"](input, *_untraced(_max_windows, op, input, given), requested(backend))
+    values, positions = OPS["max_pool2d"](input, *_untraced(_max_windows, op, input, given, flags), requested(backend))
     return (values, positions) if return_indices else values
 
 
-def _avg_pool2d(op: str, input, given: tuple, backend: str | None) -> Tensor:
-    """Both average poolings; ``given`` are the caller's arguments that say which windows and divisor."""
-    if eager(input) and input.dim() == 4 and all(map(_exact_or_flag, given)):
-        key = (op, input.shape, input.stride(), input.dtype, given, backend, surroundings())
+def _avg_pool2d(op: str, input, given: tuple, flags: tuple, backend: str | None) -> Tensor:
+    """Both average poolings; ``given`` and ``flags`` are the caller's arguments that say which windows and divisor."""
+    if eager(input) and exact(*given) and are_flags(flags):
+        key = (op, input.shape, input.stride(), input.dtype, given, flags, backend, surroundings())
         entry = recall(key)
-        if entry is None and not input.is_complex():
-            kernel, step, edge, ceil, include_pad, divisor, size = _avg_windows(op, input, given)
+        if entry is None and input.dim() == 4 and not input.is_complex():
+            kernel, step, edge, ceil, include_pad, divisor, size = _avg_windows(op, input, given, flags)
             windows = (kernel, step, edge, (1, 1), ceil, size)
             shape = arguments.check_pool2d("avg_pool2d", input, *windows)
             problem = arguments.pool2d_problem(
@@ -342,33 +343,31 @@ def _avg_pool2d(op: str, input, given: tuple, backend: str | None) -> Tensor:
             return recorded.avg_pool2d(input, entry) if _grad() and input.requires_grad else entry.plan(input)
     _check_tensor(op, "input", input)
     if input.dim() == 3:
-        return _avg_pool2d(op, input.unsqueeze(0), given, backend).squeeze(0)
+        return _avg_pool2d(op, input.unsqueeze(0), given, flags, backend).squeeze(0)
     _check_batched(op, input)
-    return OPS["avg_pool2d"](input, *_untraced(_avg_windows, op, input, given), requested(backend))
-
-
-def _exact_or_flag(value) -> bool:
-    return type(value) is bool or exact(value)
+    return OPS["avg_pool2d"](input, *_untraced(_avg_windows, op, input, given, flags), requested(backend))
 
 
 _ONE_BY_ONE = ((1, 1), (1, 1), (0, 0))
 
 
-def _max_windows(op: str, input: Tensor, given: tuple) -> tuple:
+def _max_windows(op: str, input: Tensor, given: tuple, flags: tuple) -> tuple:
     """kernel_size, stride, padding, dilation, ceil_mode and adaptive_size, as the op takes them."""
     if op == "adaptive_max_pool2d":
         return (*_ONE_BY_ONE, (1, 1), False, _adaptive_size(op, input, *given))
-    kernel_size, stride, padding, dilation, ceil_mode = given
-    return (*_windows(op, kernel_size, stride, padding), pair(op, "dilation", dilation), bool(ceil_mode), [])
+    kernel_size, stride, padding, dilation = given
+    ceil_mode = flag(op, "ceil_mode", *flags)
+    return (*_windows(op, kernel_size, stride, padding), pair(op, "dilation", dilation), ceil_mode, [])
 
 
-def _avg_windows(op: str, input: Tensor, given: tuple) -> tuple:
+def _avg_windows(op: str, input: Tensor, given: tuple, flags: tuple) -> tuple:
     """kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override and adaptive_size."""
     if op == "adaptive_avg_pool2d":
         return (*_ONE_BY_ONE, False, True, None, _adaptive_size(op, input, *given))
-    kernel_size, stride, padding, ceil_mode, count_include_pad, divisor = given
+    kernel_size, stride, padding, divisor = given
+    ceil_mode, count_include_pad = flag(op, "ceil_mode", flags[0]), flag(op, "count_include_pad", flags[1])
     divisor = arguments.check_divisor(op, None if divisor is None else integer(op, "divisor_override", divisor))
-    return (*_windows(op, kernel_size, stride, padding), bool(ceil_mode), bool(count_include_pad), divisor, [])
+    return (*_windows(op, kernel_size, stride, padding), ceil_mode, count_include_pad, divisor, [])
 
 
 def _windows(op: str, kernel_size, stride, padding) -> tuple:

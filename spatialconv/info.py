@@ -42,10 +42,10 @@ def collect() -> dict[str, dict[str, str]]:
     import torch
 
     from . import __version__, dispatch, settings, tuned
+    from .ops.autograd import missing_names
     from .threads import missing_reason
 
     build = build_facts()
-    level = dispatch.current_context("cpu").isa
     cuda = torch.version.cuda
     facts = {
         "versions": {
@@ -53,6 +53,7 @@ def collect() -> dict[str, dict[str, str]]:
             "torch": torch.__version__,
             "python": f"{platform.python_implementation()} {platform.python_version()}",
             **optional_versions(),
+            "torch's private names": f"lacking: {', '.join(lacking)}" if (lacking := missing_names()) else "all there",
         },
         "machine": {
             "system": platform.platform(),
@@ -66,7 +67,7 @@ def collect() -> dict[str, dict[str, str]]:
             "fp32 precision of convolution": torch.backends.mkldnn.conv.fp32_precision,
         },
         "extension": {
-            "instruction set in use": level or "none",
+            "instruction set in use": _level(),
             **{name: _text(value) for name, value in build.items()},
         },
         "backends": {},
@@ -80,6 +81,16 @@ def collect() -> dict[str, dict[str, str]]:
         value = os.environ.get(name)
         facts["environment"][name] = f"{'not set' if value is None else repr(value)} ({meaning})"
     return facts
+
+
+def _level() -> str:
+    """The instruction-set level in use, or why there is none."""
+    from . import dispatch
+
+    try:
+        return dispatch.current_context("cpu").isa or "none"
+    except ValueError as error:
+        return f"none: {error}"
 
 
 def _text(value: object) -> str:

@@ -7,7 +7,8 @@ column (what is padded behind follows from ``oh ow``), ``dh dw`` dilation.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+import re
+from dataclasses import MISSING, dataclass, fields, replace
 from functools import cached_property
 from math import gcd
 
@@ -311,6 +312,9 @@ _POOL_DEFAULTS = {field.name: field.default for field in fields(Pool2dProblem)}
 _INT_FIELDS = {
     kind: {field.name for field in fields(kind) if field.type == "int"} for kind in (Conv2dProblem, Pool2dProblem)
 }
+_NEEDED = {
+    kind: [field.name for field in fields(kind) if field.default is MISSING] for kind in (Conv2dProblem, Pool2dProblem)
+}
 Problem = Conv2dProblem | Pool2dProblem
 
 
@@ -350,16 +354,14 @@ def parse(text: str) -> Problem:
             values["device"] = word
         elif word in flags:
             values[flags[word]] = word != "exclude_pad"
-        elif name in _INT_FIELDS[kind] and name != word:
+        elif name in _INT_FIELDS[kind] and re.fullmatch("-?[0-9]+", word[len(name) :]):
             values[name] = int(word[len(name) :])
         else:
             raise ValueError(f"problem: cannot read {word!r} in {text!r}")
-    if op == "conv_transpose2d":
-        values = _transposed(values)
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise ValueError(f"problem: {text!r} is incomplete: {error}") from None
+    lacking = [name for name in _NEEDED[kind] if name not in values]
+    if lacking:
+        raise ValueError(f"problem: {text!r} is incomplete: it lacks {', '.join(lacking)}")
+    return kind(**(_transposed(values) if op == "conv_transpose2d" else values))
 
 
 _ADAPTIVE = tuple(f"adaptive_{op}" for op in POOL_OPS)

@@ -36,6 +36,13 @@ def integer(op: str, argument: str, value) -> int:
         raise argument_error(op, argument, "an integer", repr(value), TypeError) from None
 
 
+def flag(op: str, argument: str, value) -> bool:
+    """The value, which must be True or False, as in torch."""
+    if type(value) is not bool:
+        raise argument_error(op, argument, "True or False", repr(value), TypeError)
+    return value
+
+
 def pair(op: str, argument: str, value) -> Pair:
     """One or two integers as (vertical, horizontal)."""
     if isinstance(value, (list, tuple)) or isinstance(value, torch.Size):

@@ -4,7 +4,10 @@ folder."""
 from __future__ import annotations
 
 import json
+import os
 import platform
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -14,17 +17,29 @@ from . import settings
 from .backends.base import Context
 from .problem import Problem
 
+try:
+    import fcntl
+except ImportError:  # not a POSIX system
+    fcntl = None
+
 FORMAT = 1
 
 
 def path() -> Path:
-    """Where the table of this machine, torch and package lies."""
+    """Where the table of this machine and version of the package lies."""
     return settings.cache_folder() / "tuned.json"
 
 
 def machine() -> dict[str, str]:
     """What a measured table must agree with to be believed."""
-    return {"cpu": torch.backends.cpu.get_cpu_capability(), "machine": platform.machine(), "node": platform.node()}
+    from . import __version__
+
+    return {
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "machine": platform.machine(),
+        "node": platform.node(),
+        "spatialconv": __version__,
+    }
 
 
 def key(problem: Problem, context: Context) -> str:
@@ -34,6 +49,10 @@ def key(problem: Problem, context: Context) -> str:
 
 @cache
 def _table() -> dict[str, str]:
+    return _read()
+
+
+def _read() -> dict[str, str]:
     file = path()
     if not file.is_file():
         return {}
@@ -52,15 +71,33 @@ def lookup(problem: Problem, context: Context) -> str | None:
     return _table().get(key(problem, context))
 
 
-def save(choices: dict[str, str]) -> Path:
-    """Merge measured choices into the table; returns where it lies."""
-    merged = {**_table(), **choices}
+def save(choices: dict[str, str], measured: Iterable[str] = ()) -> bool:
+    """Put choices into the table and take out what it said of other keys measured; whether that changed anything.
+
+    The file is whole at every moment, and processes that save at once lose nothing of each other's.
+    """
     file = path()
     file.parent.mkdir(parents=True, exist_ok=True)
-    content = {"format": FORMAT, "machine": machine(), "choices": merged}
-    file.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+    with _lock(file):
+        before = _read()
+        gone = set(measured)
+        after = {name: choice for name, choice in before.items() if name not in gone} | choices
+        if after != before:
+            content = {"format": FORMAT, "machine": machine(), "choices": after}
+            scratch = file.with_name(f"{file.name}.{os.getpid()}")
+            scratch.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+            os.replace(scratch, file)
     forget()
-    return file
+    return after != before
+
+
+@contextmanager
+def _lock(file: Path) -> Iterator[None]:
+    """One process at a time, where the system has such locks."""
+    with file.with_name(f"{file.name}.lock").open("w") as handle:
+        if fcntl is not None:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
 
 
 def forget() -> None:

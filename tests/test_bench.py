@@ -207,7 +207,7 @@ def test_a_wrong_kernel_gets_no_speed(tiny, monkeypatch):
     dispatch.forget_choices()
     try:
         bench = runner.Bench(settings(tiny, passes=("grad_input",), filter="kh3"), LIMITS)
-        rows = list(bench.rows(runner.plan(bench.settings)))
+        rows = [bench.row(work) for work in runner.plan(bench.settings)]
     finally:
         monkeypatch.undo()
         dispatch.forget_choices()
@@ -220,7 +220,7 @@ def test_a_time_that_beats_the_machine_is_a_broken_measurement(tiny, monkeypatch
     slow = replace(LIMITS, flops={"f32": 1.0}, copy=((1, 1.0),))
     monkeypatch.setattr(roofline, "measure", lambda dtypes, device: slow)
     bench = runner.Bench(settings(tiny, passes=("forward",)), slow)
-    rows = list(bench.rows(runner.plan(bench.settings)))
+    rows = [bench.row(work) for work in runner.plan(bench.settings)]
     assert rows and all(row["status"] == "broken" and "ours" not in row for row in rows)
 
 
@@ -228,13 +228,13 @@ def test_a_suspicion_is_checked_against_peaks_measured_anew(tiny, monkeypatch):
     monkeypatch.setattr(roofline, "measure", lambda dtypes, device: LIMITS)
     slow = replace(LIMITS, flops={"f32": 1.0}, copy=((2**14, 1.0), (2**27, 1.0)))
     bench = runner.Bench(settings(tiny, passes=("forward",), filter="max_pool2d"), slow)
-    (row,) = bench.rows(runner.plan(bench.settings))
+    (row,) = (bench.row(work) for work in runner.plan(bench.settings))
     assert row["status"] == "ok" and bench.limits.copy == LIMITS.copy
 
 
 def test_a_refusal_is_a_row_with_its_reasons(tiny):
     bench = runner.Bench(settings(tiny, backends=("extension:depthwise",), passes=("forward",), filter="bias"), LIMITS)
-    (row,) = bench.rows(runner.plan(bench.settings))
+    (row,) = (bench.row(work) for work in runner.plan(bench.settings))
     assert row["status"] == "refused" and "extension:depthwise" in row["reason"]
 
 
@@ -283,8 +283,12 @@ def test_a_run_from_end_to_end(tiny, tmp_path):
     with pytest.raises(ValueError, match="another seed"):
         results.Store(store.path, results.head(replace(chosen, seed=7).as_dict()), resume=True)
     again = results.Store(store.path, results.head(chosen.as_dict()), resume=True)
-    assert set(again.rows) == {work.key for work in works}
-    assert not list(bench.rows(works, again.rows.__contains__))
+    assert set(again.rows) == {work.key for work in works} and all(again.done(work.key) for work in works)
+    again.add(content["rows"][0] | {"status": "failed"})
+    assert not again.done(content["rows"][0]["key"])
+    head = results.head(chosen.as_dict()) | {"isa": "another"}
+    with pytest.raises(ValueError, match="another isa"):
+        results.Store(store.path, head, resume=True)
 
 
 def test_compare_marks_only_what_is_certain():
@@ -308,6 +312,10 @@ def test_what_json_lacks_is_written_as_null(tmp_path):
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(ValueError, match="not a result file"):
         results.load(tmp_path / "bad.json")
+    for content in ("[]", "{}", '{"head": 1}', '{"head": {"format": 1}}', '{"head": {"format": 1}, "rows": [1]}'):
+        (tmp_path / "bad.json").write_text(content)
+        with pytest.raises(ValueError, match="expected a result file"):
+            results.load(tmp_path / "bad.json")
 
 
 def test_tuning_keeps_only_right_and_surely_faster_kernels(monkeypatch):

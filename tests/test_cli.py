@@ -9,11 +9,12 @@ import torch
 from typer.testing import CliRunner
 
 from spatialconv import dispatch, settings, tuned
-from spatialconv.bench import roofline
+from spatialconv.bench import roofline, runner, tuning
 from spatialconv.cli import app
 
 COMMANDS = ("bench", "check", "explain", "info", "tune")
 PROBLEM = "conv2d n1 ic8 ih9 iw9 oc8 kh3 kw3 ph1 pw1 f32 nchw cpu"
+PEAKS = roofline.Roofline({"f32": 1e14}, ((2**14, 1e14), (2**27, 1e14)), 1, "cpu")
 
 
 @pytest.fixture(autouse=True)
@@ -115,8 +116,7 @@ def suite(tmp_path):
 
 
 def test_bench_writes_json_and_picture_resumes_and_compares(suite, tmp_path, monkeypatch):
-    peaks = roofline.Roofline({"f32": 1e14}, ((2**14, 1e14), (2**27, 1e14)), 1, "cpu")
-    monkeypatch.setattr(roofline, "measure", lambda *arguments, **named: peaks)
+    monkeypatch.setattr(roofline, "measure", lambda *arguments, **named: PEAKS)
     result = tmp_path / "r.json"
     words = ("bench", "--suite", str(suite), "--backend", "reference", "--layout", "nchw", "--budget", "0")
     found = invoke(*words, "--json", str(result))
@@ -153,6 +153,73 @@ def test_bench_writes_json_and_picture_resumes_and_compares(suite, tmp_path, mon
 def test_bench_refuses_unknown_words(words, tmp_path):
     found = invoke("bench", *words, "--json", str(tmp_path / "r.json"))
     assert found.exit_code == 2 and not (tmp_path / "r.json").exists()
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"head": {"format": 1}}'])
+def test_bench_leaves_a_file_that_it_cannot_resume(suite, tmp_path, monkeypatch, content):
+    monkeypatch.setattr(roofline, "measure", lambda *arguments, **named: PEAKS)
+    result = tmp_path / "r.json"
+    result.write_text(content)
+    found = invoke("bench", "--suite", str(suite), "--json", str(result), "--resume")
+    assert found.exit_code == 2 and "result file" in found.output and result.read_text() == content
+
+
+def interrupted_after(function, times: int):
+    """The function, and Ctrl-C once it has run so often."""
+    left = iter(range(times))
+
+    def call(*arguments, **named):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return function(*arguments, **named)
+
+    return call
+
+
+def test_an_interrupted_bench_keeps_and_shows_what_it_has(suite, tmp_path, monkeypatch):
+    monkeypatch.setattr(roofline, "measure", lambda *arguments, **named: PEAKS)
+    result = tmp_path / "missing" / "folder" / "r.json"
+    words = ("bench", "--suite", str(suite), "--backend", "reference", "--layout", "nchw", "--budget", "0")
+    with monkeypatch.context() as patch:
+        patch.setattr(runner.Bench, "row", interrupted_after(runner.Bench.row, 2))
+        found = invoke(*words, "--json", str(result))
+    assert found.exit_code == 1 and "stopped at 2 of 5 rows" in found.output and "--resume" in found.output
+    before = json.loads(result.read_text())["rows"]
+    assert len(before) == 2
+    assert invoke(*words, "--json", str(result), "--resume").exit_code == 0
+    after = json.loads(result.read_text())["rows"]
+    assert len(after) == 5 and after[:2] == before
+
+
+def test_an_interrupted_tune_keeps_what_it_has(tmp_path, monkeypatch):
+    monkeypatch.setattr(settings, "cache_folder", lambda: tmp_path)
+    tuned.forget()
+    problem, other = dispatch.parse(PROBLEM), PROBLEM.replace("n1", "n2")
+    key = tuned.key(problem, dispatch.current_context("cpu"))
+    measured = tuning.Tuned(problem, key, "extension:gemm", "extension:direct", None, {}, {})
+    monkeypatch.setattr(tuning, "tune_problem", interrupted_after(lambda *arguments: measured, 1))
+    found = invoke("tune", PROBLEM, other)
+    assert found.exit_code == 1 and "stopped: 1 of 2 problems were not measured" in found.output
+    assert json.loads((tmp_path / "tuned.json").read_text())["choices"] == {key: "extension:direct"}
+    dispatch.forget_choices()
+
+
+def test_tune_refuses_what_it_cannot_measure(tmp_path, monkeypatch):
+    monkeypatch.setattr(settings, "cache_folder", lambda: tmp_path)
+    for words in ((PROBLEM.replace("cpu", "cuda"),), (PROBLEM, "--filter", "kh99"), ("conv2d n1",)):
+        assert invoke("tune", *words).exit_code == 2
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(settings, "cache_folder", lambda: tmp_path / "file")
+    assert invoke("tune", PROBLEM, "--budget", "0").exit_code == 2
+
+
+def test_info_survives_an_unknown_instruction_set(monkeypatch):
+    def refuse() -> str:
+        raise ValueError("no such level")
+
+    monkeypatch.setattr(dispatch, "_isa", refuse)
+    found = invoke("info")
+    assert found.exit_code == 0 and "none: no such level" in found.output
 
 
 def test_tune_writes_only_without_dry_run(tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from calls import BACKENDS, CALLS, FEW, assert_same, flat
 
 import spatialconv
 from spatialconv import dispatch, eager, settings, tuned
-from spatialconv.errors import BackendUnavailableError, UnsupportedProblemError
+from spatialconv.errors import BackendUnavailableError, ReferenceFallbackWarning, UnsupportedProblemError
 
 backend_modules = importlib.import_module("spatialconv.backends")
 IMAGE, WEIGHT = torch.rand(1, 2, 5, 5), torch.rand(4, 2, 3, 3)
@@ -193,6 +193,16 @@ def test_explicit_request_never_falls_back(ran):
         spatialconv.conv2d(IMAGE, WEIGHT, backend="extension:depthwise")
     with pytest.raises(UnsupportedProblemError, match="has no kernel for max_pool2d"):
         spatialconv.max_pool2d(IMAGE, 2, backend="extension:gemm")
+    for arguments in (
+        (spatialconv.max_pool2d, IMAGE, 2, "extension:gemm"),
+        (spatialconv.conv2d, image, weight, "extension"),
+    ):
+        call, *operands, backend = arguments
+        with pytest.raises(UnsupportedProblemError) as refused:
+            call(*operands, backend=backend)
+        reasons = [line for line in str(refused.value).splitlines() if line.startswith("  - ")]
+        explained = str(spatialconv.explain(call, *operands, backend=backend)).splitlines()
+        assert reasons and reasons == [line for line in explained if line.startswith("  - ")]
     assert ran == []
 
 
@@ -223,20 +233,20 @@ def test_missing_extension(no_extension):
 
 
 def test_auto_at_the_reference_warns_once_with_the_reasons(no_extension):
-    with pytest.warns(dispatch.ReferenceFallbackWarning, match=no_extension):
+    with pytest.warns(ReferenceFallbackWarning, match=no_extension):
         first = spatialconv.conv2d(IMAGE, WEIGHT)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert_same(first, spatialconv.conv2d(IMAGE, WEIGHT))
         spatialconv.conv2d(IMAGE.repeat(2, 1, 1, 1), WEIGHT)
         spatialconv.conv2d(IMAGE, WEIGHT, backend="reference")
-    with pytest.warns(dispatch.ReferenceFallbackWarning, match="max_pool2d"):
+    with pytest.warns(ReferenceFallbackWarning, match="max_pool2d"):
         spatialconv.max_pool2d(IMAGE, 2)
 
 
 def test_an_explicit_reference_does_not_warn(no_extension):
     with warnings.catch_warnings():
-        warnings.simplefilter("error", dispatch.ReferenceFallbackWarning)
+        warnings.simplefilter("error", ReferenceFallbackWarning)
         spatialconv.conv2d(IMAGE, WEIGHT, backend="reference")
         with spatialconv.use_backend("reference"):
             spatialconv.conv2d(IMAGE, WEIGHT)
@@ -272,6 +282,14 @@ def test_explain_names_what_then_runs(ran):
         ran.clear()
 
 
+def test_explain_takes_a_layer():
+    layer = spatialconv.nn.Conv2d(2, 4, 3, backend="reference")
+    explanation = spatialconv.explain(layer, IMAGE)
+    assert explanation.chosen == "reference:im2col" and explanation.problem.bias
+    with pytest.raises(ValueError, match="none of spatialconv's functions"):
+        spatialconv.explain(torch.nn.ReLU(), IMAGE)
+
+
 def test_explain_tells_of_copies():
     image = torch.rand(1, 5, 5, 2).permute(0, 3, 2, 1)
     assert "input is copied first" in str(spatialconv.explain(spatialconv.conv2d, image, WEIGHT))
@@ -279,7 +297,7 @@ def test_explain_tells_of_copies():
     last = IMAGE.contiguous(memory_format=torch.channels_last)
     assert "copied" not in str(spatialconv.explain(spatialconv.conv2d, last, WEIGHT))
     with pytest.raises(ValueError, match="none of spatialconv's functions"):
-        spatialconv.explain(lambda image, backend: image, IMAGE)
+        spatialconv.explain(lambda image: image, IMAGE)
 
 
 def test_backends_lists_both():
@@ -298,6 +316,23 @@ def test_memos_are_bounded(monkeypatch):
     for rows in range(1, 20):
         spatialconv.avg_pool2d(torch.rand(1, 1, rows, 2), 1)
         assert len(dispatch._memo) <= 5 and len(eager._memo) <= 5
+
+
+def test_what_was_measured_anew_replaces_what_the_table_said(monkeypatch, tmp_path):
+    monkeypatch.setattr(settings, "cache_folder", lambda: tmp_path / "new" / "folder")
+    tuned.forget()
+    assert tuned.save({"a": "extension:direct", "b": "extension:gemm"}, ["a", "b"])
+    assert not tuned.save({"a": "extension:direct"}, ["a"])
+    # Another process saves between this one's reading and writing.
+    content = json.loads(tuned.path().read_text())
+    content["choices"]["c"] = "extension:direct"
+    tuned.path().write_text(json.dumps(content))
+    assert tuned.save({"d": "extension:gemm"}, ["a", "d"])
+    assert json.loads(tuned.path().read_text())["choices"] == {
+        "b": "extension:gemm", "c": "extension:direct", "d": "extension:gemm",
+    }  # fmt: skip
+    assert {file.name for file in tuned.path().parent.iterdir()} == {"tuned.json", "tuned.json.lock"}
+    tuned.forget()
 
 
 def test_measured_table_is_obeyed(ran, monkeypatch, tmp_path):

@@ -74,7 +74,7 @@ def test_packed_once_and_used(kernel):
     assert kernel.packings == 1 and kernel.runs == 2
     first = copy.deepcopy(layer)(input[:1])
     assert torch.equal(layer(input[:1]), first) and torch.equal(layer(input[:1]), first)
-    assert len(layer._packed._stored) == 1, "an equal transformed weight is kept once"
+    assert len(layer._packed._state.forms) == 1, "an equal transformed weight is kept once"
     layer(input.to(memory_format=torch.channels_last))
     assert kernel.packings == 3
 
@@ -198,7 +198,7 @@ def test_many_shapes_stay_bounded(kernel):
     prepack(layer)
     for width in range(3, 3 + 3 * packing._LIMIT):
         layer(torch.randn(1, 4, 5, width))
-    assert len(layer._packed._runs) <= packing._LIMIT and len(layer._packed._stored) == 1
+    assert len(layer._packed._state.runs) <= packing._LIMIT and len(layer._packed._state.forms) == 1
 
 
 @torch.no_grad()
@@ -262,4 +262,4 @@ def test_extension_computes_bitwise_the_same(name, geometry, shape, layout, dtyp
     assert torch.equal(layer(input), expected)
     assert torch.equal(layer(input), expected)
     if name == "extension:gemm":
-        assert layer._packed._stored, "the packed GEMM reads a transformed weight"
+        assert layer._packed._state.forms, "the packed GEMM reads a transformed weight"

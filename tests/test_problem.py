@@ -239,7 +239,9 @@ def test_every_line_of_the_suites_is_a_problem(suite: str) -> None:
 @pytest.mark.parametrize(
     "text",
     ["conv2d", "conv2d n1 ic3 ih5 iw5", "conv2d n1 ic3 ih5 iw5 oc4 zz3", "conv3d n1", "n1 ic3 ih5 iw5 oc4 g2",
-     "n1 ic3 ih5 iw5 oc4 f99", "n1 ic3 ih5 iw5 oc4 kh0", "n1 ic3 ih5 iw5 oc4 sh-1", "n-1 ic3 ih5 iw5 oc4"],
+     "n1 ic3 ih5 iw5 oc4 f99", "conv_transpose2d n1 ic3", "n1 ic3 ih5 iw5 oc--",
+     "n1 ic3 ih5 iw5 oc4 kh0",
+     "n1 ic3 ih5 iw5 oc4 sh-1", "n-1 ic3 ih5 iw5 oc4"],
 )  # fmt: skip
 def test_what_is_no_problem_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError):

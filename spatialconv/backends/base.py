@@ -43,7 +43,11 @@ Plan = Callable[..., object]
 
 
 class Kernel(ABC):
-    """One algorithm of a backend. ``shift_exact``: bitwise the same forward response wherever the pattern stands."""
+    """One algorithm of a backend.
+
+    ``shift_exact``: bitwise the same forward response wherever the pattern stands. ``least_flops``: with less work the
+    kernel's preparation does not pay, and another kernel of the backend is asked first.
+    """
 
     backend: str
     name: str
@@ -51,6 +55,7 @@ class Kernel(ABC):
     shift_exact: bool = False
     deterministic: bool = True
     tier: str = "ieee"
+    least_flops: int = 0
 
     @property
     def full_name(self) -> str:

@@ -11,7 +11,7 @@ from ..backends.base import DTYPES
 from ..problem import Conv2dProblem, Pool2dProblem, Problem
 from ..shapes import output_layout
 from . import tolerance
-from .operands import Operands, window
+from .operands import Operands, average_arguments, window
 
 aten = torch.ops.aten
 
@@ -60,15 +60,9 @@ def _widen(tensor: torch.Tensor | None) -> torch.Tensor | None:
     return tensor.to(torch.float64).contiguous()
 
 
-def _padding(problem: Conv2dProblem) -> list[int]:
-    """left, right, top, bottom: what makes the input exactly as large as the outputs need; negative where it is cut."""
-    right = (problem.ow - 1) * problem.sw + problem.dw * (problem.kw - 1) + 1 - problem.iw - problem.pw
-    bottom = (problem.oh - 1) * problem.sh + problem.dh * (problem.kh - 1) + 1 - problem.ih - problem.ph
-    return [problem.pw, right, problem.ph, bottom]
-
-
 def _convolve(problem: Conv2dProblem, operands: list[torch.Tensor | None]) -> torch.Tensor:
-    padding, stride, dilation = _padding(problem), (problem.sh, problem.sw), (problem.dh, problem.dw)
+    top, left, bottom, right = problem.sides
+    padding, stride, dilation = [left, right, top, bottom], (problem.sh, problem.sw), (problem.dh, problem.dw)
     if problem.op == "conv2d":
         input, weight, bias = operands
         return F.conv2d(F.pad(input, padding), weight, bias, stride, 0, dilation, problem.g)
@@ -95,21 +89,17 @@ def _scatter(problem: Pool2dProblem, grad_output: torch.Tensor, found: torch.Ten
     return planes.scatter_add(2, found.flatten(2), grad_output.flatten(2)).reshape(problem.input_shape)
 
 
-def _average_arguments(problem: Pool2dProblem) -> tuple[object, ...]:
-    return *window(problem)[:3], problem.ceil, problem.include_pad, problem.divisor or None
-
-
 def _average(problem: Pool2dProblem, input: torch.Tensor) -> torch.Tensor:
     if problem.adaptive:
         return F.adaptive_avg_pool2d(input, (problem.oh, problem.ow))
-    return F.avg_pool2d(input, *_average_arguments(problem))
+    return F.avg_pool2d(input, *average_arguments(problem))
 
 
 def _average_gradient(problem: Pool2dProblem, grad_output: torch.Tensor) -> torch.Tensor:
     input = grad_output.new_zeros(problem.input_shape)
     if problem.adaptive:
         return aten._adaptive_avg_pool2d_backward(grad_output, input)
-    return aten.avg_pool2d_backward(grad_output, input, *_average_arguments(problem))
+    return aten.avg_pool2d_backward(grad_output, input, *average_arguments(problem))
 
 
 def _reduction(problem: Problem) -> int:

@@ -53,6 +53,11 @@ def window(problem: Pool2dProblem) -> tuple[tuple[int, int], ...]:
     return (problem.kh, problem.kw), (problem.sh, problem.sw), (problem.ph, problem.pw), (problem.dh, problem.dw)
 
 
+def average_arguments(problem: Pool2dProblem) -> tuple[object, ...]:
+    """Everything behind the input, in the order of ``F.avg_pool2d``."""
+    return *window(problem)[:3], problem.ceil, problem.include_pad, problem.divisor or None
+
+
 def clone(operands: Operands) -> Operands:
     """The same values and strides elsewhere in memory."""
     return tuple(None if tensor is None else tensor.clone() for tensor in operands)

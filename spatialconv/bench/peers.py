@@ -17,7 +17,7 @@ from .. import dispatch
 from ..backends.base import DTYPES
 from ..problem import Conv2dProblem, Pool2dProblem, Problem
 from ..shapes import memory_format
-from .operands import window
+from .operands import average_arguments, window
 from .suites import Cell
 
 aten = torch.ops.aten
@@ -70,7 +70,7 @@ def _forward(cell: Cell, functions: object, **extra: object) -> Call:
     if problem.adaptive:
         pool, size = functions.adaptive_avg_pool2d, (problem.oh, problem.ow)
         return lambda input: pool(input, size, **extra)
-    pool, shape = functions.avg_pool2d, _average_arguments(problem)
+    pool, shape = functions.avg_pool2d, average_arguments(problem)
     return lambda input: pool(input, *shape, **extra)
 
 
@@ -83,10 +83,6 @@ def _output_padding(problem: Conv2dProblem) -> tuple[int, int]:
     down = (problem.oh - 1) * problem.sh - 2 * problem.ph + problem.dh * (problem.kh - 1) + 1
     across = (problem.ow - 1) * problem.sw - 2 * problem.pw + problem.dw * (problem.kw - 1) + 1
     return problem.ih - down, problem.iw - across
-
-
-def _average_arguments(problem: Pool2dProblem) -> tuple[object, ...]:
-    return *window(problem)[:3], problem.ceil, problem.include_pad, problem.divisor or None
 
 
 def _torch_backward(problem: Problem) -> Call:
@@ -119,7 +115,7 @@ def _torch_backward(problem: Problem) -> Call:
     if problem.adaptive:
         backward = aten._adaptive_avg_pool2d_backward.default
         return lambda grad_output: backward(grad_output, input)
-    shape = tuple(list(entry) if isinstance(entry, tuple) else entry for entry in _average_arguments(problem))
+    shape = tuple(list(entry) if isinstance(entry, tuple) else entry for entry in average_arguments(problem))
     backward = aten.avg_pool2d_backward.default
     return lambda grad_output: backward(grad_output, input, *shape)
 

@@ -15,12 +15,13 @@ import torch
 
 FORMAT = 1
 # What must agree for two runs' rows to stand in one file; what else differs is in a row's key.
-SAME = ("machine", "versions", "precision")
+SAME = ("machine", "versions", "build", "isa", "precision")
 SAME_SETTINGS = ("seed", "device")
 
 
 def head(settings: dict, roofline: dict | None = None) -> dict:
     """Versions, machine, settings and load: what a figure means nothing without."""
+    from .. import dispatch
     from ..info import build_facts, cpu_model
 
     return {
@@ -29,6 +30,7 @@ def head(settings: dict, roofline: dict | None = None) -> dict:
         "machine": {"cpu": cpu_model(), "cores": os.cpu_count(), "system": platform.platform()},
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "spatialconv": _version()},
         "build": build_facts(),
+        "isa": dispatch.current_context("cpu").isa,
         "precision": torch.backends.mkldnn.conv.fp32_precision,
         "load": list(os.getloadavg()),
         "settings": settings,
@@ -63,6 +65,10 @@ class Store:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.write()
 
+    def done(self, key: str) -> bool:
+        """Whether the file has a measurement of that key; what failed is tried again."""
+        return self.rows.get(key, {}).get("status") == "ok"
+
     def add(self, row: dict) -> None:
         self.rows[row["key"]] = row
         self.write()
@@ -96,9 +102,11 @@ def load(path: Path) -> dict:
     """The content of a result file; ValueError where it is none."""
     try:
         content = json.loads(Path(path).read_text())
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise ValueError(f"{path}: not a result file: {error}") from None
-    if not isinstance(content, dict) or content.get("head", {}).get("format") != FORMAT:
+    head, rows = (content.get(name) for name in ("head", "rows")) if isinstance(content, dict) else (None, None)
+    right = isinstance(head, dict) and head.get("format") == FORMAT and isinstance(rows, list)
+    if not right or not all(isinstance(row, dict) and "key" in row for row in rows):
         raise ValueError(f"{path}: expected a result file of format {FORMAT}")
     return content
 

@@ -1,5 +1,7 @@
 """What this machine can do at best, measured in the run: the highest arithmetic rate and the bandwidth of copying.
 
+The model is the roofline of Williams, Waterman and Patterson, 2009.
+
 The peak of arithmetic is that of torch's fastest matrix product of the same element type: a stand-in for a loop of bare
 multiply-adds that every BLAS comes close to. Bandwidth is measured for working sets of several sizes.
 """

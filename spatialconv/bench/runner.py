@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 
@@ -11,7 +11,7 @@ import torch
 
 from .. import dispatch
 from ..errors import BackendUnavailableError, UnsupportedProblemError
-from ..problem import Problem
+from ..problem import Problem, parse
 from . import gate, operands, peers, roofline, suites, timing
 from .peers import TORCH
 from .results import row_key
@@ -46,8 +46,12 @@ class Settings:
 
 
 def computing_backends(device: str = "cpu") -> list[str]:
-    """The backends that compute on this machine, in the dispatcher's order."""
-    return [name for name, entry in dispatch.backends().items() if entry.available]
+    """The backends that compute on this machine's device of that kind, in the dispatcher's order."""
+    probe, context = parse(f"conv2d n1 ic1 ih1 iw1 oc1 {device}"), dispatch.current_context(device)
+    return [
+        name for name in dispatch.backends()
+        if not all(dispatch.reasons_against(kernel, probe, context) for kernel in dispatch.candidates(probe.op, name))
+    ]  # fmt: skip
 
 
 @dataclass
@@ -98,12 +102,6 @@ class Bench:
         self.settings, self.limits = settings, limits
         self._operands: tuple[object, operands.Operands] | None = None
         self._truth: tuple[object, gate.Truth] | None = None
-
-    def rows(self, works: list[Work], done: Callable[[str], bool] = lambda key: False) -> Iterator[dict]:
-        """A row for each piece of work that is not done yet."""
-        for work in works:
-            if not done(work.key):
-                yield self.row(work)
 
     def row(self, work: Work) -> dict:
         """Measure one cell. ``status``: 'ok'; 'wrong', 'refused', 'failed' or 'broken', with a reason and no speed."""

@@ -119,7 +119,8 @@ def problems_text(rows: Sequence[dict]) -> Text:
             if entry.get("reason"):
                 reasons[f"{peer}: {entry['reason']}"] = reasons.get(f"{peer}: {entry['reason']}", 0) + 1
         if row.get("note"):
-            reasons[f"{row['problem'].split()[0]}: {row['note']}"] = reasons.get(row["note"], 0) + 1
+            note = f"{row['problem'].split()[0]}: {row['note']}"
+            reasons[note] = reasons.get(note, 0) + 1
     for reason, count in reasons.items():
         text.append(f"note: {reason} ({count} rows)\n" if count > 1 else f"note: {reason}\n", style="dim")
     noisy = sum(

@@ -109,8 +109,9 @@ class Rotation:
 
     @property
     def working_set(self) -> int:
-        """Bytes that pass through before a copy comes round again; 0 bounds nothing (flush)."""
-        return sum(map(size_in_bytes, self.copies))
+        """Bytes that pass through before a copy comes round again."""
+        flushed = _flush_buffer().nbytes if self.cache_state == "flush" else 0
+        return flushed + sum(map(size_in_bytes, self.copies))
 
 
 def pick_clock(clock: str, threads: int, device: str = "cpu") -> str:

@@ -1,4 +1,4 @@
-"""Measures the kernels that take a problem against the one that the table chooses; keeps one that surely wins."""
+"""Measures the kernels that take a problem against the built-in choice; keeps one that surely wins."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from .. import dispatch, tuned
+from ..errors import UnsupportedProblemError
 from ..problem import Problem
 from . import gate, operands, timing
 
@@ -17,7 +18,7 @@ LEAST_GAIN = 1.03
 
 @dataclass(frozen=True)
 class Tuned:
-    """One problem measured: the table's own choice, the winner, its gain with bounds, and who failed the gate."""
+    """One problem measured: the built-in choice, the winner, its gain with bounds, and who failed the gate."""
 
     problem: Problem
     key: str
@@ -33,8 +34,9 @@ class Tuned:
 
 
 def candidates(problem: Problem, context) -> list[str]:
-    """The kernels that take the problem, the table's own choice first; the reference only where nothing else does."""
-    taking = [name for name in dispatch.candidates(problem.op) if not dispatch.reasons_against(name, problem, context)]
+    """The kernels that take the problem, the built-in choice first; the reference only where nothing else does."""
+    names = dispatch.ordered(problem, dispatch.candidates(problem.op))
+    taking = [name for name in names if not dispatch.reasons_against(name, problem, context)]
     fast = [name for name in taking if not name.startswith("reference:")]
     return fast or taking
 
@@ -43,6 +45,8 @@ def tune_problem(problem: Problem, budget: float, clock: str, cache: str = "rota
     """Time every candidate, interleaved, on the same operands; a kernel that fails the gate cannot win."""
     context = dispatch.current_context(problem.device)
     names = candidates(problem, context)
+    if not names:
+        raise UnsupportedProblemError(str(dispatch.explain_problem(problem, dispatch.AUTO, context)))
     key = tuned.key(problem, context)
     if len(names) < 2:
         return Tuned(problem, key, names[0], names[0], None, {}, {})

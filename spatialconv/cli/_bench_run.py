@@ -11,7 +11,10 @@ from ..bench import plot, results, roofline, runner, table
 
 
 def run(settings: runner.Settings, works, json_path: Path, plot_path: Path, resume: bool, compare: Path | None) -> bool:
-    """Measure, write and show; whether every row is right and believable, and nothing became surely slower."""
+    """Measure, write and show; whether every row is right and believable, and nothing became surely slower.
+
+    Ctrl-C ends the measuring and not the run: what was measured is stored and shown.
+    """
     console = Console()
     if not console.is_terminal:
         console = Console(width=180)
@@ -32,28 +35,34 @@ def run(settings: runner.Settings, works, json_path: Path, plot_path: Path, resu
     # Refreshed between rows only: a thread that draws would disturb what is timed.
     with Progress(*columns, console=console, auto_refresh=False, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=len(works))
-        for work in works:
-            progress.update(task, description=f"{work.request} {table.short(str(work.cell.problem))}"[:58].ljust(58))
-            progress.refresh()
-            if work.key not in store.rows:
-                store.add(bench.row(work))
-            progress.advance(task)
-            if not console.is_terminal and (len(store.rows) % 25 == 0 or work is works[-1]):
-                console.print(f"{len(store.rows)} of {len(works)} rows")
-        progress.update(task, description="done".ljust(58))
+        stopped = False
+        try:
+            for number, work in enumerate(works, 1):
+                name = f"{work.request} {table.short(str(work.cell.problem))}"
+                progress.update(task, description=name[:58].ljust(58))
+                progress.refresh()
+                if not store.done(work.key):
+                    store.add(bench.row(work))
+                progress.advance(task)
+                if not console.is_terminal and (number % 25 == 0 or work is works[-1]):
+                    console.print(f"{number} of {len(works)} rows")
+        except KeyboardInterrupt:
+            stopped = True
+        progress.update(task, description=("stopped" if stopped else "done").ljust(58))
         progress.refresh()
     store.head["roofline"] = bench.limits.as_dict()
     store.write()
-    keys = {work.key for work in works}
-    rows = [row for key, row in store.rows.items() if key in keys]
+    rows = [store.rows[work.key] for work in works if work.key in store.rows]
     console.print(table.report(rows, settings.peers, console.width))
-    good = all(row["status"] in ("ok", "refused") for row in rows)
+    good = not stopped and all(row["status"] in ("ok", "refused") for row in rows)
     if old is not None:
         changes = results.compare(old["rows"], rows)
         console.print(table.changes_table(changes))
         good = good and not any(change.verdict == "slower" for change in changes)
     _draw(console, rows, settings, head, plot_path)
     console.print(f"results: {json_path.resolve()}", soft_wrap=True)
+    if stopped:
+        console.print(f"stopped at {len(rows)} of {len(works)} rows; the same command with --resume goes on")
     return good
 
 

@@ -8,7 +8,8 @@ import typer
 HELP = """Measure this machine and remember which kernel is fastest for each problem.
 
 For every layer of a suite (or every problem given) the kernels that take it run interleaved on the same operands. What
-surely beats the built-in choice, and is right, is written to a table in your cache folder, which 'auto' then follows.
+surely beats the built-in choice, and is right, is written to a table in your cache folder, which 'auto' then follows;
+what the table said before of the same problems is replaced. Ctrl-C ends it early and keeps what was measured.
 
 Examples:
 
@@ -33,14 +34,8 @@ def tune(
     dry_run: bool = typer.Option(False, help="Show what would be kept, write nothing."),
 ) -> None:
     import torch
-    from rich.console import Console
-    from rich.progress import track
-    from rich.table import Table
 
-    from .. import dispatch, tuned
-    from ..bench import suites, tuning
-    from ..bench.table import ratio_text, seconds
-    from ..bench.timing import pick_clock
+    from ..bench import suites
     from ..problem import parse
 
     if threads:
@@ -57,29 +52,16 @@ def tune(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     wanted = [problem for problem in dict.fromkeys(wanted) if filter in str(problem)]
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=180)
-    clock = pick_clock("auto", torch.get_num_threads())
-    found = list(track(tuning.tune(wanted, budget, clock), "tuning", len(wanted), console=console, update_period=1.0))
-    table = Table(
-        "problem", "built-in choice", "kept", "gain", title=f"{torch.get_num_threads()} threads", title_justify="left"
-    )
-    for one in found:
-        if one.changed:
-            times = f"{seconds(one.seconds[one.default])} " if one.default in one.seconds else ""
-            gain = (
-                ratio_text(one.gain.value, one.gain.low, one.gain.high) if one.gain else "the built-in choice is wrong"
-            )
-            table.add_row(str(one.problem), f"{times}{one.default}", one.winner, gain)
-        for name, reason in one.wrong.items():
-            console.print(f"[red]wrong: {name} on {one.problem}: {reason}[/red]")
-    kept = tuning.choices(found)
-    if kept:
-        console.print(table)
-    console.print(f"{len(found)} problems measured, the built-in choice was beaten surely in {len(kept)}")
-    if kept and not dry_run:
-        console.print(f"written: {tuned.save(kept)}", soft_wrap=True)
-        dispatch.forget_choices()
-    if any(one.wrong for one in found):
+    if not wanted:
+        raise typer.BadParameter("no problem is left", param_hint="--filter")
+    for problem in wanted:
+        if problem.device != "cpu":
+            raise typer.BadParameter(f"expected a problem on the CPU, got {problem}")
+    from ._tune_run import run
+
+    try:
+        good = run(wanted, budget, dry_run)
+    except (OSError, ValueError, NotImplementedError) as error:
+        raise typer.BadParameter(str(error)) from None
+    if not good:
         raise typer.Exit(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -52,19 +53,26 @@ def prepack(model: torch.nn.Module) -> torch.nn.Module:
     return model
 
 
+class _State(NamedTuple):
+    """A weight, its runs by everything else that a plan depends on, and its transformed forms.
+
+    One value: a call that is overtaken by a new weight in another thread goes on filling what belongs to the old one.
+    """
+
+    weight: Tensor
+    runs: dict[tuple, _Run | None]
+    forms: list[Tensor]
+
+
 class PackedConv2d:
     """The plans of one layer on its transformed weight, by everything that a plan depends on."""
 
     def __init__(self) -> None:
-        self._weight: Tensor | None = None
-        self._runs: dict[tuple, _Run | None] = {}
-        self._stored: list[Tensor] = []
+        self._state: _State | None = None
 
     def clear(self) -> None:
         """Forget the transformed weights; the next call makes them anew."""
-        self._weight = None
-        self._runs.clear()
-        self._stored.clear()
+        self._state = None
 
     def run(self, layer: Conv2d, input: Tensor) -> Tensor | None:
         """The layer's output, or None where the layer must take its ordinary way."""
@@ -76,62 +84,64 @@ class PackedConv2d:
         weight, bias = parameters["weight"], parameters["bias"]
         if not eager(input, weight, bias):
             return None
-        if weight is not self._weight:
-            self.clear()
-            self._weight = weight
+        state = self._state
+        if state is None or state.weight is not weight:
+            state = self._state = _State(weight, {}, [])
         if layer.padding_mode == "zeros":
             padding = layer.padding
         else:
             padding = (0, 0)
             input = F.pad(input, layer._reversed_padding_repeated_twice, mode=layer.padding_mode)
         geometry = (layer.stride, padding, layer.dilation, layer.groups)
-        if not all(map(exact, geometry)):
+        if not exact(*geometry):
             return None
         key = (
             input.shape, input.stride(), input.dtype, input.device, geometry,
             None if bias is None else (bias.shape, bias.dtype), layer.backend, surroundings(),
         )  # fmt: skip
         try:
-            run = self._runs[key]
+            run = state.runs[key]
         except KeyError:
-            return self._first(layer, input, geometry, key)
+            # An ordinary call, which checks the arguments and tells the output's size; then the plan of those to come.
+            output = conv2d(input, weight, bias, *geometry, backend=layer.backend)
+            if len(state.runs) >= _LIMIT:
+                state.runs.clear()
+                state.forms.clear()
+            state.runs[key] = _plan(layer.backend, input, bias, geometry, output, state) if input.dim() == 4 else None
+            return output
         return None if run is None else run(input, bias)
 
-    def _first(self, layer: Conv2d, input: Tensor, geometry: tuple, key: tuple) -> Tensor:
-        """An ordinary call, which checks the arguments and tells the output's size; then the plan of those to come."""
-        output = conv2d(input, layer.weight, layer.bias, *geometry, backend=layer.backend)
-        if len(self._runs) >= _LIMIT:
-            self._runs.clear()
-            self._stored.clear()
-        self._runs[key] = self._plan(layer, input, geometry, output) if input.dim() == 4 else None
-        return output
 
-    def _plan(self, layer: Conv2d, input: Tensor, geometry: tuple, output: Tensor) -> _Run | None:
-        weight, (stride, padding, dilation, groups) = layer.weight, geometry
-        stride, dilation = pair("conv2d", "stride", stride), pair("conv2d", "dilation", dilation)
-        if padding == "same":
-            padding = tuple(step * (size - 1) // 2 for step, size in zip(dilation, weight.shape[2:], strict=True))
-        else:
-            padding = (0, 0) if padding == "valid" else pair("conv2d", "padding", padding)
-        problem = conv2d_problem(
-            "conv2d", input.shape, weight.shape, output.shape, stride, padding, dilation, groups,
-            layer.bias is not None, input, weight,
-        )  # fmt: skip
-        if problem.empty:
-            return None
-        context = replace(current_context(problem.device), prepacked=True)
-        choice = choose(problem, requested(layer.backend))
-        kernel, plan = choice.kernel, choice.plan
-        packed = None if kernel.refusals(problem, context) else kernel.packed_weight(problem, context, weight.detach())
-        if packed is None:
-            return lambda input, bias: plan(input, weight, bias)
-        packed, plan = self._store(packed), kernel.plan(problem, context)
-        return lambda input, bias: plan(input, packed, bias)
+def _plan(
+    backend: str | None, input: Tensor, bias: Tensor | None, geometry: tuple, output: Tensor, state: _State
+) -> _Run | None:
+    """What runs such calls from now on; None where the layer must take its ordinary way."""
+    weight, (stride, padding, dilation, groups) = state.weight, geometry
+    stride, dilation = pair("conv2d", "stride", stride), pair("conv2d", "dilation", dilation)
+    if padding == "same":
+        padding = tuple(step * (size - 1) // 2 for step, size in zip(dilation, weight.shape[2:], strict=True))
+    else:
+        padding = (0, 0) if padding == "valid" else pair("conv2d", "padding", padding)
+    problem = conv2d_problem(
+        "conv2d", input.shape, weight.shape, output.shape, stride, padding, dilation, groups,
+        bias is not None, input, weight,
+    )  # fmt: skip
+    if problem.empty:
+        return None
+    context = replace(current_context(problem.device), prepacked=True)
+    choice = choose(problem, requested(backend))
+    kernel, plan = choice.kernel, choice.plan
+    packed = None if kernel.refusals(problem, context) else kernel.packed_weight(problem, context, weight.detach())
+    if packed is None:
+        return lambda input, bias: plan(input, weight, bias)
+    packed, plan = _store(packed, state.forms), kernel.plan(problem, context)
+    return lambda input, bias: plan(input, packed, bias)
 
-    def _store(self, packed: Tensor) -> Tensor:
-        """The tensor, or an equal one stored before: most problems of a layer want the same form."""
-        for stored in self._stored:
-            if stored.shape == packed.shape and torch.equal(stored, packed):
-                return stored
-        self._stored.append(packed)
-        return packed
+
+def _store(packed: Tensor, forms: list[Tensor]) -> Tensor:
+    """The tensor, or an equal one stored before: most problems of a layer want the same form."""
+    for form in forms:
+        if form.shape == packed.shape and torch.equal(form, packed):
+            return form
+    forms.append(packed)
+    return packed

@@ -9,6 +9,7 @@ needed); ``push[op](args, outputs, tangents)`` the tangent of the (first) output
 
 from __future__ import annotations
 
+from .. import dispatch
 from .schemas import OPS
 
 CONV, CONV_INPUT, CONV_WEIGHT = OPS["conv2d"], OPS["conv2d_grad_input"], OPS["conv2d_grad_weight"]
@@ -17,8 +18,8 @@ AVERAGE, AVERAGE_INPUT = OPS["avg_pool2d"], OPS["avg_pool2d_grad_input"]
 
 
 def gradient_request(geometry: tuple) -> tuple:
-    """A forward request for one kernel binds the forward pass; the gradients stay in that kernel's backend."""
-    return (*geometry[:-1], geometry[-1].partition(":")[0])
+    """An op's arguments behind its tensors, with the request that a forward one means for its gradients."""
+    return (*geometry[:-1], dispatch.gradient_request(geometry[-1]))
 
 
 def conj(tensor):

@@ -27,6 +27,7 @@ from ..base import (
 from . import loader, structs
 
 _CHANNELS_LAST = torch.channels_last
+WORKSPACE_LIMIT = 2**30
 
 
 @cache
@@ -64,6 +65,15 @@ def in_layout(tensor: Tensor, layout: str) -> Tensor:
     return dense(tensor, layout)
 
 
+def as_it_lies(weight: Tensor, plain: structs.Conv2d, channels_last: structs.Conv2d) -> tuple[Tensor, structs.Conv2d]:
+    """The weight and the problem for its layout; a weight that is dense in neither is copied."""
+    if weight.is_contiguous():
+        return weight, plain
+    if weight.is_contiguous(memory_format=_CHANNELS_LAST):
+        return weight, channels_last
+    return weight.contiguous(), plain
+
+
 class ExtensionKernel(Kernel):
     """A compiled kernel; subclasses bind it to a kind of problem."""
 
@@ -76,36 +86,83 @@ class ExtensionKernel(Kernel):
         self.ops = ops
 
     def refusals(self, problem: Problem, context: Context) -> list[str]:
-        return refuse_op(problem, self) or [
+        reasons = refuse_op(problem, self) or [
             *refuse_device(problem, "cpu"),
             *refuse_dtype(problem, *self.dtypes),
             *refuse_nondeterministic(self, context),
             *self.refuse_geometry(problem),
         ]
+        return reasons or self.refuse_workspace(problem, context)
 
     def refuse_geometry(self, problem: Problem) -> list[str]:
         return []
 
+    def refuse_workspace(self, problem: Problem, context: Context) -> list[str]:
+        """An absurd stride or dilation can ask for far more than the tensors themselves take."""
+        if problem.empty:
+            return []
+        size, limit = self.workspace_bytes(problem, context), WORKSPACE_LIMIT + 8 * problem.compulsory_bytes
+        if 0 <= size <= limit:
+            return []
+        return [f"would need a workspace of {size} bytes for this geometry, the limit is {limit}"]
+
+    def struct(self, problem: Problem) -> ctypes.Structure:
+        """The problem as the compiled kernel reads it."""
+        raise NotImplementedError
+
     def handle(self, problem: Problem, context: Context) -> int:
         return handles(context.isa)[problem.op, self.name, problem.dtype]
 
+    def workspace_bytes(self, problem: Problem, context: Context) -> int:
+        struct = self.struct(problem)
+        return loader.load().workspace_bytes(self.handle(problem, context), ctypes.addressof(struct), context.threads)
+
+    def runner(self, problem: Problem, context: Context):
+        """``run(problem address, x, w, y, aux, packed)`` with the workspace allocated per call: calls may overlap."""
+        call, handle = loader.load().run, self.handle(problem, context)
+        workspace_bytes, thread_count = self.workspace_bytes(problem, context), context.threads
+        empty, byte = torch.empty, torch.uint8
+
+        if workspace_bytes == 0:
+
+            def run(address, x, w, y, aux, packed):
+                code = call(handle, address, x, w, y, aux, 0, thread_count, packed)
+                if code:
+                    threads.check(code)
+
+            return run
+
+        def run_with_workspace(address, x, w, y, aux, packed):
+            workspace = empty(workspace_bytes, dtype=byte)
+            code = call(handle, address, x, w, y, aux, workspace.data_ptr(), thread_count, packed)
+            if code:
+                threads.check(code)
+
+        return run_with_workspace
+
 
 class ConvKernel(ExtensionKernel):
+    def struct(self, problem: Problem) -> structs.Conv2d:
+        return conv_structs(problem)[0]
+
     def plan(self, problem: Problem, context: Context) -> Plan:
-        module, handle = loader.load(), self.handle(problem, context)
         plain, channels_last = conv_structs(problem)
-        run = _conv_runner(module, handle, problem, context, plain)
+        run = self.runner(problem, context)
         return getattr(self, f"_{problem.op}")(problem, context, run, plain, channels_last)
 
     def _conv2d(self, problem, context, run, plain, channels_last) -> Plan:
-        shape, layout = problem.output_shape, problem.layout
+        shape, layout, nchw = problem.output_shape, problem.layout, problem.layout == "nchw"
         steps = dense_strides(shape, layout)
         plain_address, last_address = ctypes.addressof(plain), ctypes.addressof(channels_last)
         packed = int(context.prepacked)
+        call, handle, thread_count = loader.load().run, self.handle(problem, context), context.threads
+        workspace_bytes = self.workspace_bytes(problem, context)
 
+        # in_layout, as_it_lies and run stand here in full: a small layer's call is mostly these few lines.
         def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None, _keep=(plain, channels_last)) -> Tensor:
             address = plain_address
-            input = in_layout(input, layout)
+            if not (input.is_contiguous() if nchw else input.is_contiguous(memory_format=_CHANNELS_LAST)):
+                input = dense(input, layout)
             if not packed and not weight.is_contiguous():
                 if weight.is_contiguous(memory_format=_CHANNELS_LAST):
                     address = last_address
@@ -114,10 +171,14 @@ class ConvKernel(ExtensionKernel):
             if bias is not None and not bias.is_contiguous():
                 bias = bias.contiguous()
             output = input.new_empty_strided(shape, steps)
-            run(
-                address, input.data_ptr(), weight.data_ptr(), output.data_ptr(),
-                0 if bias is None else bias.data_ptr(), packed,
+            workspace = torch.empty(workspace_bytes, dtype=torch.uint8) if workspace_bytes else None
+            code = call(
+                handle, address, input.data_ptr(), weight.data_ptr(), output.data_ptr(),
+                0 if bias is None else bias.data_ptr(), 0 if workspace is None else workspace.data_ptr(),
+                thread_count, packed,
             )  # fmt: skip
+            if code:
+                threads.check(code)
             return output
 
         return conv2d
@@ -125,18 +186,12 @@ class ConvKernel(ExtensionKernel):
     def _conv2d_grad_input(self, problem, context, run, plain, channels_last) -> Plan:
         shape, layout = problem.input_shape, problem.layout
         steps = dense_strides(shape, layout)
-        plain_address, last_address = ctypes.addressof(plain), ctypes.addressof(channels_last)
 
-        def conv2d_grad_input(grad_output: Tensor, weight: Tensor, _keep=(plain, channels_last)) -> Tensor:
-            address = plain_address
-            if not weight.is_contiguous():
-                if weight.is_contiguous(memory_format=_CHANNELS_LAST):
-                    address = last_address
-                else:
-                    weight = weight.contiguous()
+        def conv2d_grad_input(grad_output: Tensor, weight: Tensor) -> Tensor:
+            weight, struct = as_it_lies(weight, plain, channels_last)
             grad_output = in_layout(grad_output, layout)
             grad_input = grad_output.new_empty_strided(shape, steps)
-            run(address, grad_input.data_ptr(), weight.data_ptr(), grad_output.data_ptr(), 0, 0)
+            run(ctypes.addressof(struct), grad_input.data_ptr(), weight.data_ptr(), grad_output.data_ptr(), 0, 0)
             return grad_input
 
         return conv2d_grad_input
@@ -157,11 +212,7 @@ class ConvKernel(ExtensionKernel):
 
     def packed_weight(self, problem: Problem, context: Context, weight: Tensor) -> Tensor | None:
         module, handle = loader.load(), self.handle(problem, context)
-        plain, channels_last = conv_structs(problem)
-        struct = plain
-        if not weight.is_contiguous():
-            struct = channels_last if weight.is_contiguous(memory_format=_CHANNELS_LAST) else plain
-            weight = weight if struct is channels_last else weight.contiguous()
+        weight, struct = as_it_lies(weight, *conv_structs(problem))
         size = module.packed_bytes(handle, ctypes.addressof(struct))
         if size == 0:
             return None
@@ -172,31 +223,9 @@ class ConvKernel(ExtensionKernel):
         return packed
 
 
-def _conv_runner(module, handle: int, problem: Conv2dProblem, context: Context, struct: structs.Conv2d):
-    workspace_bytes = module.workspace_bytes(handle, ctypes.addressof(struct), context.threads)
-    return _runner(module, handle, workspace_bytes, context.threads)
-
-
-def _runner(module, handle: int, workspace_bytes: int, thread_count: int):
-    """``run(problem address, x, w, y, aux, packed)`` with the workspace allocated per call: calls may overlap."""
-    call, empty, byte = module.run, torch.empty, torch.uint8
-
-    if workspace_bytes == 0:
-
-        def run(address, x, w, y, aux, packed):
-            code = call(handle, address, x, w, y, aux, 0, thread_count, packed)
-            if code:
-                threads.check(code)
-
-        return run
-
-    def run_with_workspace(address, x, w, y, aux, packed):
-        workspace = empty(workspace_bytes, dtype=byte)
-        code = call(handle, address, x, w, y, aux, workspace.data_ptr(), thread_count, packed)
-        if code:
-            threads.check(code)
-
-    return run_with_workspace
+class GemmKernel(ConvKernel):
+    # Packing costs a workspace and about 2 µs a call, in which direct computes about 10,000 operations.
+    least_flops = 10_000
 
 
 class DepthwiseKernel(ConvKernel):
@@ -207,12 +236,12 @@ class DepthwiseKernel(ConvKernel):
 
 
 class PoolKernel(ExtensionKernel):
+    def struct(self, problem: Problem) -> structs.Pool2d:
+        return pool_struct(problem)
+
     def plan(self, problem: Problem, context: Context) -> Plan:
-        module, handle = loader.load(), self.handle(problem, context)
-        struct = pool_struct(problem)
-        address = ctypes.addressof(struct)
-        run = _runner(module, handle, module.workspace_bytes(handle, address, context.threads), context.threads)
-        return getattr(self, f"_{problem.op}")(problem, run, struct, address)
+        struct, run = pool_struct(problem), self.runner(problem, context)
+        return getattr(self, f"_{problem.op}")(problem, run, struct, ctypes.addressof(struct))
 
     def _max_pool2d(self, problem, run, struct, address) -> Plan:
         shape, layout = problem.output_shape, problem.layout
