@@ -37,9 +37,10 @@ Refused = tuple[tuple[str, tuple[str, ...]], ...]
 
 
 class _Local(threading.local):
-    """What use_backend asks for in this thread. The class attribute spares a failing look-up on every call."""
+    """What use_backend asks for in this thread. Every thread gets the attribute, for a failing look-up is slow."""
 
-    request: str | None = None
+    def __init__(self) -> None:
+        self.request: str | None = None
 
 
 local = _Local()

@@ -19,6 +19,7 @@ from .dispatch import local, requested
 from .eager import are_flags, deterministic, eager, exact, get_threads, recall, remember, surroundings
 from .errors import argument_error
 from .ops import OPS, arguments
+from .ops.autocast import DEVICES as AUTOCAST_DEVICES
 from .ops.autocast import cast
 from .problem import Problem
 from .shapes import flag, integer, pair
@@ -193,7 +194,7 @@ def conv_transpose2d(
         output = entry.plan(input, weight)
         return output if bias is None else output.add_(bias.reshape(1, -1, 1, 1))
     device = input.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+    if device in AUTOCAST_DEVICES and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         input, weight, bias = (cast(value, device, dtype) for value in (input, weight, bias))
     size, *geometry = _untraced(arguments.conv_transpose2d_geometry, input, weight, bias, *options)

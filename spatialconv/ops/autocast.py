@@ -11,6 +11,8 @@ from torch import Tensor
 
 from .schemas import LIBRARY, OPS
 
+# The devices whose autocast regions are obeyed, and their dispatch keys.
+DEVICES = {"cpu": "AutocastCPU", "cuda": "AutocastCUDA"}
 _KEYS = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU) | torch._C.DispatchKeySet(
     torch._C.DispatchKey.AutocastCUDA
 )
@@ -32,5 +34,5 @@ def _register(device: str, key: str) -> None:
     LIBRARY.impl("conv2d", conv2d, key)
 
 
-_register("cpu", "AutocastCPU")
-_register("cuda", "AutocastCUDA")
+for _device, _key in DEVICES.items():
+    _register(_device, _key)
