@@ -53,8 +53,9 @@ print(started, "torch._inductor" in sys.modules, "torch.utils.cpp_extension" in 
 
 
 def test_it_imports_no_more_than_it_needs() -> None:
+    """Where torch is built for CUDA, its own counter of operations imports triton."""
     code = f"""
-import sys, torch
+import sys, torch, torch.utils.flop_counter
 before = set(sys.modules)
 import spatialconv
 print([name for name in {LAZY} if name in sys.modules and name not in before])
