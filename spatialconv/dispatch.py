@@ -20,15 +20,24 @@ from .problem import Conv2dProblem, Problem, parse
 # For every op the kernels in the order in which they are asked, the universal one last. A new kernel is one word here
 # and one entry in its backend's `kernels`; tests, benchmark and `check` find it from this table.
 TABLE: dict[str, tuple[str, ...]] = {
-    "conv2d": ("extension:depthwise", "extension:gemm", "extension:direct", "reference:im2col"),
-    "conv2d_grad_input": ("extension:depthwise", "extension:gemm", "extension:direct", "reference:im2col"),
-    "conv2d_grad_weight": ("extension:depthwise", "extension:gemm", "extension:direct", "reference:im2col"),
-    "max_pool2d": ("extension:rows", "reference:taps"),
-    "max_pool2d_scatter": ("extension:planes", "reference:taps"),
-    "max_pool2d_gather": ("extension:planes", "reference:taps"),
-    "avg_pool2d": ("extension:rows", "reference:taps"),
-    "avg_pool2d_grad_input": ("extension:rows", "reference:taps"),
-}
+    "conv2d": (
+        "extension:depthwise", "extension:gemm", "extension:direct",
+        "numba:depthwise", "numba:gemm", "numba:direct", "reference:im2col",
+    ),
+    "conv2d_grad_input": (
+        "extension:depthwise", "extension:gemm", "extension:direct",
+        "numba:depthwise", "numba:gemm", "numba:direct", "reference:im2col",
+    ),
+    "conv2d_grad_weight": (
+        "extension:depthwise", "extension:gemm", "extension:direct",
+        "numba:depthwise", "numba:gemm", "numba:direct", "reference:im2col",
+    ),
+    "max_pool2d": ("extension:rows", "numba:rows", "reference:taps"),
+    "max_pool2d_scatter": ("extension:planes", "numba:planes", "reference:taps"),
+    "max_pool2d_gather": ("extension:planes", "numba:planes", "reference:taps"),
+    "avg_pool2d": ("extension:rows", "numba:rows", "reference:taps"),
+    "avg_pool2d_grad_input": ("extension:rows", "numba:planes", "reference:taps"),
+}  # fmt: skip
 
 AUTO = "auto"
 _MEMO_LIMIT = 4096

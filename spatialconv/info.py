@@ -29,7 +29,7 @@ def build_facts() -> dict:
 def optional_versions() -> dict[str, str]:
     """Versions of the packages that parts of this one use, 'not installed' where they are not."""
     found = {}
-    for name in ("numpy", "typer", "rich", "matplotlib", "onnx", "onnxruntime", "openvino"):
+    for name in ("numpy", "numba", "typer", "rich", "matplotlib", "onnx", "onnxruntime", "openvino"):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

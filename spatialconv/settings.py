@@ -9,7 +9,7 @@ from pathlib import Path
 ENVIRONMENT = {
     "SPATIALCONV_BACKEND": "backend or kernel to use where neither backend= nor use_backend() says (default: auto)",
     "SPATIALCONV_CPU_ISA": "instruction-set level of the extension: baseline, avx2, avx512 (default: the best here)",
-    "SPATIALCONV_CACHE": "folder of measured tables (default: the user's cache folder)",
+    "SPATIALCONV_CACHE": "folder of measured tables and of Numba's machine code (default: the user's cache folder)",
     "SPATIALCONV_REQUIRE_EXT": "at install: 1 makes a failed build of the extension an error (default: 0)",
 }
 
@@ -26,7 +26,7 @@ def cpu_isa() -> str | None:
 
 @cache
 def cache_folder() -> Path:
-    """Where measured tables are kept."""
+    """Where measured tables and Numba's machine code are kept."""
     chosen = os.environ.get("SPATIALCONV_CACHE", "").strip()
     if chosen:
         return Path(chosen)

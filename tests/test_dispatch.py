@@ -177,7 +177,7 @@ def test_environment_with_an_unknown_word():
     lambda: spatialconv.explain(TEXT, backend="cudnn"),
 ])  # fmt: skip
 def test_unknown_names_list_the_known_ones(call):
-    with pytest.raises(ValueError, match="expected one of auto, extension, reference, extension:depthwise"):
+    with pytest.raises(ValueError, match="expected one of auto, extension, numba, reference, extension:depthwise"):
         call()
 
 
@@ -215,7 +215,8 @@ def test_all_reasons_are_given():
 @pytest.fixture
 def no_extension(monkeypatch):
     reason = "the compiled module is missing: there was no compiler"
-    monkeypatch.setattr(backend_modules.load("extension"), "unavailable", lambda: reason)
+    for name in ("extension", "numba"):
+        monkeypatch.setattr(backend_modules.load(name), "unavailable", lambda: reason)
     dispatch.forget_choices()
     eager.forget()
     monkeypatch.setattr(dispatch, "_warned", set())
@@ -300,9 +301,9 @@ def test_explain_tells_of_copies():
         spatialconv.explain(lambda image: image, IMAGE)
 
 
-def test_backends_lists_both():
+def test_backends_lists_all():
     listed = spatialconv.backends()
-    assert list(listed) == list(BACKENDS)
+    assert list(listed) == list(backend_modules.NAMES)
     for name, info in listed.items():
         assert info.available and info.reason is None and set(info.kernels) == set(dispatch.TABLE)
         assert all(kernel.startswith(f"{name}:") for row in info.kernels.values() for kernel in row)

@@ -21,6 +21,7 @@ MEMORY = {"empty", "empty_strided", "empty_like", "new_empty", "copy_", "clone",
 MEMORY |= {"constant_pad_nd", "new_empty_strided"}
 ALLOWED = {
     "extension": VIEWS | MEMORY,
+    "numba": VIEWS | MEMORY,
     "reference": VIEWS | MEMORY | {
         "mm", "bmm", "matmul", "sum", "add", "add_", "mul", "div", "zeros", "new_zeros", "zero_", "fill_", "new_full",
         "full", "full_like", "zeros_like", "ones_like", "scalar_tensor", "lift_fresh", "where", "gt", "ne", "eq",

@@ -18,7 +18,7 @@ LAYERS = (
     ("threads",),
     ("backends.base",),
     ("backends.empty",),
-    ("backends.reference", "backends.extension"),
+    ("backends.reference", "backends.extension", "backends.numba"),
     ("backends",),
     ("tuned",),
     ("dispatch",),
@@ -34,7 +34,7 @@ LAYERS = (
     ("cli",),
     ("",),
 )
-EACH_ALONE = LAYERS.index(("backends.reference", "backends.extension"))
+EACH_ALONE = LAYERS.index(("backends.reference", "backends.extension", "backends.numba"))
 # What may be imported in one place only: outside packages, and the compiled module.
 ONLY_IN = {
     "numba": "backends.numba",

@@ -7,7 +7,7 @@ from importlib import import_module
 
 from .base import Backend
 
-NAMES = ("extension", "reference")
+NAMES = ("extension", "numba", "reference")
 
 
 @cache

@@ -1,0 +1,144 @@
+"""Average pooling and its gradient, window by window: rows of the window first, then its columns.
+
+Forward, a task is one output row: of one channel (nchw), of all (nhwc). Backward, it is one plane (nchw) or a chunk of
+the channels of an image (nhwc).
+"""
+
+from __future__ import annotations
+
+from numba import njit
+
+from . import pool_fields as f
+from .max_pool import fill
+from .max_pool_planes import part
+from .memory import as_element, elements, integers, itemsize, moved
+from .windows import column_window, row_window, window_divisor
+
+
+@njit(error_model="numpy")
+def add(sums, values, step, count):
+    """sums[i] += values[i * step]."""
+    if step == 1:
+        for i in range(count):
+            sums[i] += values[i]
+    elif step == 2:
+        for i in range(count):
+            sums[i] += values[2 * i]
+    else:
+        for i in range(count):
+            sums[i] += values[i * step]
+
+
+@njit(error_model="numpy")
+def divide(sums, divisors, count):
+    for i in range(count):
+        sums[i] /= divisors[i]
+
+
+@njit(error_model="numpy")
+def divide_all(sums, divisor, count):
+    for i in range(count):
+        sums[i] /= divisor
+
+
+def avg_pool2d(begin, end, context):
+    p = integers(context)
+    x, y = elements(context, p[f.X]), elements(context, p[f.Y])
+    for slab in range(begin, end):
+        scratch = elements(context, p[f.WORK] + slab * p[f.SLAB_SIZE] * itemsize(context))
+        for task in range(p[f.TASKS] * slab // p[f.SLABS], p[f.TASKS] * (slab + 1) // p[f.SLABS]):
+            oh = task % p[f.OH]
+            if p[f.NHWC]:
+                at = task // p[f.OH] * p[f.Y_N] + oh * p[f.Y_H]
+                average_pixels(p, moved(x, task // p[f.OH] * p[f.X_N]), moved(y, at), oh)
+            else:
+                average_row(p, moved(x, task // p[f.OH] * (p[f.IH] * p[f.IW])), moved(y, task * p[f.OW]), scratch, oh)
+
+
+@njit(error_model="numpy")
+def average_row(p, plane, y, scratch, oh):
+    """``scratch`` holds the divisors, then the sum of each column, 0 where the image is padded."""
+    first, count, step = row_window(p, oh)
+    nothing = as_element(y, 0)
+    left = 0 if p[f.ADAPTIVE] else p[f.PW]
+    padded = moved(scratch, p[f.OW])
+    columns = moved(padded, left)
+    fill(columns, p[f.IW], nothing)
+    for tap in range(count):
+        add(columns, moved(plane, (first + tap * step) * p[f.IW]), 1, p[f.IW])
+    for ow in range(p[f.OW]):
+        scratch[ow] = as_element(y, window_divisor(p, oh, ow))
+    if p[f.ADAPTIVE]:
+        for ow in range(p[f.OW]):
+            begin, taps, _ = column_window(p, ow)
+            total = nothing
+            for i in range(begin, begin + taps):
+                total += columns[i]
+            y[ow] = total
+    else:
+        fill(padded, left, nothing)
+        fill(moved(columns, p[f.IW]), (p[f.OW] - 1) * p[f.SW] + (p[f.KW] - 1) * p[f.DW] + 1 - left - p[f.IW], nothing)
+        fill(y, p[f.OW], nothing)
+        for kw in range(p[f.KW]):
+            add(y, moved(padded, kw * p[f.DW]), p[f.SW], p[f.OW])
+    divide(y, scratch, p[f.OW])
+
+
+@njit(error_model="numpy")
+def average_pixels(p, image, y, oh):
+    first, count, step = row_window(p, oh)
+    for ow in range(p[f.OW]):
+        begin, taps, across = column_window(p, ow)
+        sums = moved(y, ow * p[f.IC])
+        fill(sums, p[f.IC], as_element(y, 0))
+        for tap in range(count):
+            for i in range(taps):
+                at = (first + tap * step) * p[f.X_H] + (begin + i * across) * p[f.X_W]
+                add(sums, moved(image, at), 1, p[f.IC])
+        divide_all(sums, as_element(y, window_divisor(p, oh, ow)), p[f.IC])
+
+
+def avg_pool2d_grad_input(begin, end, context):
+    p = integers(context)
+    x, y = elements(context, p[f.X]), elements(context, p[f.Y])
+    for slab in range(begin, end):
+        scratch = elements(context, p[f.WORK] + slab * p[f.SLAB_SIZE] * itemsize(context))
+        for task in range(p[f.TASKS] * slab // p[f.SLABS], p[f.TASKS] * (slab + 1) // p[f.SLABS]):
+            to, source, channels, pixel = part(p, task)
+            if p[f.NHWC]:
+                spread_pixels(p, moved(x, to), moved(y, source), scratch, channels, pixel)
+            else:
+                spread_plane(p, moved(x, to), moved(y, source), scratch)
+
+
+@njit(error_model="numpy")
+def spread_plane(p, x, y, scratch):
+    """Each row of windows is spread along the columns in ``scratch``, then added to the rows it covers."""
+    fill(x, p[f.IH] * p[f.IW], as_element(x, 0))
+    for oh in range(p[f.OH]):
+        fill(scratch, p[f.IW], as_element(x, 0))
+        for ow in range(p[f.OW]):
+            begin, taps, across = column_window(p, ow)
+            share = y[oh * p[f.OW] + ow] / as_element(y, window_divisor(p, oh, ow))
+            for i in range(taps):
+                scratch[begin + i * across] += share
+        first, count, step = row_window(p, oh)
+        for tap in range(count):
+            add(moved(x, (first + tap * step) * p[f.IW]), scratch, 1, p[f.IW])
+
+
+@njit(error_model="numpy")
+def spread_pixels(p, x, y, scratch, channels, pixel):
+    for i in range(p[f.IH] * p[f.IW]):
+        fill(moved(x, i * pixel), channels, as_element(x, 0))
+    for oh in range(p[f.OH]):
+        first, count, step = row_window(p, oh)
+        for ow in range(p[f.OW]):
+            begin, taps, across = column_window(p, ow)
+            fill(scratch, channels, as_element(x, 0))
+            add(scratch, moved(y, (oh * p[f.OW] + ow) * pixel), 1, channels)
+            divide_all(scratch, as_element(y, window_divisor(p, oh, ow)), channels)
+            for tap in range(count):
+                for i in range(taps):
+                    at = (first + tap * step) * p[f.IW] + begin + i * across
+                    add(moved(x, at * pixel), scratch, 1, channels)

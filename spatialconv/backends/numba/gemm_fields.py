@@ -1,0 +1,16 @@
+"""Where each number of a packed matrix product lies in the int64 array that its kernels are handed, addresses last.
+
+``correlation.py`` says what the numbers mean. Strides are in elements: S of the image that is read, D of the one that
+is written, F of the filters.
+"""
+
+NHWC, GROUPS, IMAGES, SOURCE_CHANNELS, DEST_CHANNELS = range(5)
+TAPS_H, FIRST_H, STEP_H, OFFSET_H, SHIFT_H, STRIDE_H, SOURCE_H, ORIGIN_H, SPACING_H, COUNT_H = range(5, 15)
+TAPS_W, FIRST_W, STEP_W, OFFSET_W, SHIFT_W, STRIDE_W, SOURCE_W, ORIGIN_W, SPACING_W, COUNT_W = range(15, 25)
+S_IMAGE, S_CHANNEL, S_ROW, S_COLUMN, D_IMAGE, D_CHANNEL, D_ROW, D_COLUMN = range(25, 33)
+F_GROUP, F_DEST, F_SOURCE, F_H, F_W, DENSE = range(33, 39)
+IN_PLACE, BLOCK, PITCH, BLOCKS, TASKS, SLABS, SLAB_SIZE = range(39, 46)
+CHANNEL_BLOCK, CHANNEL_BLOCKS, DEPTH_BLOCK, DEPTH_BLOCKS, SLAB_PIXELS, SUMS_PITCH, SUMS_SIZE = range(46, 53)
+GRADS_AT, SHARES = range(53, 55)
+SOURCE, DEST, FILTERS, BIAS, WORK = range(55, 60)
+COUNT = 60
