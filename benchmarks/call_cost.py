@@ -1,6 +1,6 @@
 """What a call costs beside torch's, on tensors so small that nothing else counts: ``python benchmarks/call_cost.py``.
 
-One thread, both sides in turn, the least of many short blocks, in microseconds a call. ``--json FILE`` keeps the figures.
+One thread, both sides in turn, the least of many short blocks, in microseconds a call; ``--json FILE`` keeps them.
 """
 
 from __future__ import annotations
