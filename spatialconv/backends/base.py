@@ -65,6 +65,10 @@ class Kernel(ABC):
     def refusals(self, problem: Problem, context: Context) -> list[str]:
         """Every reason against running the problem here, in words; empty when the kernel takes it."""
 
+    def refuse_geometry(self, problem: Problem) -> list[str]:
+        """The reasons against the sizes of a problem whose op the kernel computes."""
+        return []
+
     @abstractmethod
     def plan(self, problem: Problem, context: Context) -> Plan:
         """A callable that runs the problem; called only where ``refusals`` is empty."""
@@ -107,3 +111,15 @@ def refuse_nondeterministic(kernel: Kernel, context: Context) -> list[str]:
     if kernel.deterministic or not context.deterministic:
         return []
     return ["sums in an order that varies, and torch.use_deterministic_algorithms(True) is on"]
+
+
+def common_refusals(
+    problem: Problem, kernel: Kernel, context: Context, device: str, dtypes: tuple[str, ...]
+) -> list[str]:
+    """All reasons of a kernel that computes some dtypes on one device, its own against the geometry among them."""
+    return refuse_op(problem, kernel) or [
+        *refuse_device(problem, device),
+        *refuse_dtype(problem, *dtypes),
+        *refuse_nondeterministic(kernel, context),
+        *kernel.refuse_geometry(problem),
+    ]

@@ -19,10 +19,7 @@ from ..base import (
     Context,
     Kernel,
     Plan,
-    refuse_device,
-    refuse_dtype,
-    refuse_nondeterministic,
-    refuse_op,
+    common_refusals,
 )
 from . import loader, structs
 
@@ -86,16 +83,8 @@ class ExtensionKernel(Kernel):
         self.ops = ops
 
     def refusals(self, problem: Problem, context: Context) -> list[str]:
-        reasons = refuse_op(problem, self) or [
-            *refuse_device(problem, "cpu"),
-            *refuse_dtype(problem, *self.dtypes),
-            *refuse_nondeterministic(self, context),
-            *self.refuse_geometry(problem),
-        ]
+        reasons = common_refusals(problem, self, context, "cpu", self.dtypes)
         return reasons or self.refuse_workspace(problem, context)
-
-    def refuse_geometry(self, problem: Problem) -> list[str]:
-        return []
 
     def refuse_workspace(self, problem: Problem, context: Context) -> list[str]:
         """An absurd stride or dilation can ask for far more than the tensors themselves take."""

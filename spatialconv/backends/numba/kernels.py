@@ -19,10 +19,7 @@ from ..base import (
     Context,
     Kernel,
     Plan,
-    refuse_device,
-    refuse_dtype,
-    refuse_nondeterministic,
-    refuse_op,
+    common_refusals,
 )
 from . import conv_fields, gemm_plans, pool_fields
 from .compiler import compiled
@@ -42,15 +39,7 @@ class NumbaKernel(Kernel):
         self.ops = ops
 
     def refusals(self, problem: Problem, context: Context) -> list[str]:
-        return refuse_op(problem, self) or [
-            *refuse_device(problem, "cpu"),
-            *refuse_dtype(problem, *self.dtypes),
-            *refuse_nondeterministic(self, context),
-            *self.refuse_geometry(problem),
-        ]
-
-    def refuse_geometry(self, problem: Problem) -> list[str]:
-        return []
+        return common_refusals(problem, self, context, "cpu", self.dtypes)
 
     def plan(self, problem: Problem, context: Context) -> Plan:
         if problem.dtype in ("f32", "f64"):
