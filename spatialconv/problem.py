@@ -28,6 +28,7 @@ POOL_OPS = {
     "avg_pool2d_grad_input": "grad_input",
 }
 OPS = (*CONV_OPS, *POOL_OPS)
+INDEXED = ("max_pool2d_scatter", "max_pool2d_gather")
 
 
 def _axis_taps(size: int, outputs: int, kernel: int, stride: int, before: int, dilation: int) -> int:
@@ -73,7 +74,7 @@ class _Printed:
         return replace(self, **changes)
 
 
-_FLAGS = {"bias": "bias", "ceil": "ceil", "include_pad": "exclude_pad", "indices": "indices"}
+_FLAGS = {"bias": "bias", "ceil": "ceil", "include_pad": "exclude_pad", "indices": "indices", "offsets": "offsets"}
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,11 @@ class Conv2dProblem(_Printed):
 
 @dataclass(frozen=True)
 class Pool2dProblem(_Printed):
-    """One pass of 2-D pooling. ``adaptive`` windows follow from the sizes alone; ``divisor`` 0 means none given."""
+    """One pass of 2-D pooling. ``adaptive`` windows follow from the sizes alone; ``divisor`` 0 means none given.
+
+    ``offsets``: where each maximum stands is kept as a uint8, tap row * kw + tap column of its window, in place of
+    an int64 index into the plane; a tap outside the input (an empty window has no other) stands for nothing.
+    """
 
     op: str
     n: int
@@ -217,6 +222,7 @@ class Pool2dProblem(_Printed):
     divisor: int = 0
     adaptive: bool = False
     indices: bool = False
+    offsets: bool = False
     dtype: str = "f32"
     layout: str = "nchw"
     device: str = "cpu"
@@ -226,6 +232,8 @@ class Pool2dProblem(_Printed):
         if self.adaptive:
             for name in ("kh", "kw", "dh", "dw"):
                 object.__setattr__(self, name, 1)
+        if self.offsets and (self.adaptive or self.kh * self.kw > 256):
+            raise ValueError(f"{self.op}: offsets: expected windows of one size and at most 256 taps, got {self}")
         for name, kernel in (("sh", self.kh), ("sw", self.kw)):
             if getattr(self, name) == 0:
                 object.__setattr__(self, name, kernel)
@@ -301,10 +309,10 @@ class Pool2dProblem(_Printed):
 
     @cached_property
     def compulsory_bytes(self) -> int:
-        """Bytes that must move if every tensor is touched once; indices are int64."""
+        """Bytes that must move if every tensor is touched once; indices are int64, window offsets uint8."""
         outputs = self.n * self.ic * self.oh * self.ow
-        indexed = self.indices or self.op in ("max_pool2d_scatter", "max_pool2d_gather")
-        return (self.n * self.ic * self.ih * self.iw + outputs) * self.itemsize + (8 * outputs if indexed else 0)
+        index_size = 1 if self.offsets else 8 if self.indices or self.op in INDEXED else 0
+        return (self.n * self.ic * self.ih * self.iw + outputs) * self.itemsize + index_size * outputs
 
 
 _DEFAULTS = {field.name: field.default for field in fields(Conv2dProblem)}

@@ -37,6 +37,7 @@ class Context:
 #   conv2d(input, weight, bias or None), conv2d_grad_input(grad_output, weight), conv2d_grad_weight(grad_output, input),
 #   max_pool2d(input) -> (values, indices or None), max_pool2d_scatter(grad_output, indices),
 #   max_pool2d_gather(input, indices), avg_pool2d(input), avg_pool2d_grad_input(grad_output)
+# where indices are int64, or uint8 window offsets where the problem says `offsets`,
 # with 4-D tensors of the problem's shapes, dtype and device and any strides; it returns new tensors that are dense in
 # the problem's layout.
 Plan = Callable[..., object]
@@ -113,6 +114,23 @@ def refuse_nondeterministic(kernel: Kernel, context: Context) -> list[str]:
     return ["sums in an order that varies, and torch.use_deterministic_algorithms(True) is on"]
 
 
+_TIERS = ("ieee", "tf32", "bf16")
+
+
+def refuse_precision(problem: Problem, kernel: Kernel, context: Context) -> list[str]:
+    """A kernel that rounds float32 operands further than torch's switch for convolution allows."""
+    if problem.dtype != "f32" or _TIERS.index(kernel.tier) <= _TIERS.index(context.precision):
+        return []
+    switch = f"torch.backends.{'cudnn' if problem.device == 'cuda' else 'mkldnn'}.conv.fp32_precision"
+    return [f"rounds float32 operands to {kernel.tier}, and {switch} asks for {context.precision}"]
+
+
+def refuse_offsets(problem: Problem) -> list[str]:
+    if not getattr(problem, "offsets", False):
+        return []
+    return ["keeps int64 indices, the problem asks for uint8 window offsets"]
+
+
 def common_refusals(
     problem: Problem, kernel: Kernel, context: Context, device: str, dtypes: tuple[str, ...]
 ) -> list[str]:
@@ -120,6 +138,7 @@ def common_refusals(
     return refuse_op(problem, kernel) or [
         *refuse_device(problem, device),
         *refuse_dtype(problem, *dtypes),
+        *refuse_precision(problem, kernel, context),
         *refuse_nondeterministic(kernel, context),
         *kernel.refuse_geometry(problem),
     ]

@@ -20,6 +20,7 @@ from ..base import (
     Kernel,
     Plan,
     common_refusals,
+    refuse_offsets,
 )
 from . import loader, structs
 
@@ -83,7 +84,7 @@ class ExtensionKernel(Kernel):
         self.ops = ops
 
     def refusals(self, problem: Problem, context: Context) -> list[str]:
-        reasons = common_refusals(problem, self, context, "cpu", self.dtypes)
+        reasons = common_refusals(problem, self, context, "cpu", self.dtypes) or refuse_offsets(problem)
         return reasons or self.refuse_workspace(problem, context)
 
     def refuse_workspace(self, problem: Problem, context: Context) -> list[str]:

@@ -20,6 +20,7 @@ from ..base import (
     Kernel,
     Plan,
     common_refusals,
+    refuse_offsets,
 )
 from . import conv_fields, gemm_plans, pool_fields
 from .compiler import compiled
@@ -39,7 +40,7 @@ class NumbaKernel(Kernel):
         self.ops = ops
 
     def refusals(self, problem: Problem, context: Context) -> list[str]:
-        return common_refusals(problem, self, context, "cpu", self.dtypes)
+        return common_refusals(problem, self, context, "cpu", self.dtypes) or refuse_offsets(problem)
 
     def plan(self, problem: Problem, context: Context) -> Plan:
         if problem.dtype in ("f32", "f64"):

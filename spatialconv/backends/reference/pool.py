@@ -64,16 +64,42 @@ def max_pool2d(p: Pool2dProblem, input: Tensor) -> tuple[Tensor, Tensor | None]:
         better = there & ((seen > values) | (seen != seen))
         values = torch.where(better, seen, values)
         indices = torch.where(better, row[:, None] * p.iw + column, indices)
-    return as_result(values, p.layout), as_result(indices, p.layout) if p.indices else None
+    kept = as_offsets(p, indices) if p.offsets else indices
+    return as_result(values, p.layout), as_result(kept, p.layout) if p.indices or p.offsets else None
+
+
+def _first_taps(p: Pool2dProblem, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Row and column of each window's first tap, padding or not, [oh, 1] and [ow]."""
+    rows = torch.arange(p.oh, device=device)[:, None] * p.sh - p.ph
+    return rows, torch.arange(p.ow, device=device) * p.sw - p.pw
+
+
+def as_offsets(p: Pool2dProblem, indices: Tensor) -> Tensor:
+    """Indices into the plane as uint8 offsets into the window; those of an empty window are 0."""
+    row, column = _first_taps(p, indices.device)
+    tap_row = torch.div(indices // p.iw - row, p.dh, rounding_mode="trunc")
+    tap_column = torch.div(indices % p.iw - column, p.dw, rounding_mode="trunc")
+    return torch.where(not_empty(p, indices.device), tap_row * p.kw + tap_column, 0).to(torch.uint8)
+
+
+def as_indices(p: Pool2dProblem, offsets: Tensor) -> Tensor:
+    """Offsets into the window as indices into the plane; those of an empty window are drawn into the plane."""
+    row, column = _first_taps(p, offsets.device)
+    tap = offsets.to(torch.int64)
+    height = (row + tap // p.kw * p.dh).clamp(0, p.ih - 1)
+    width = (column + tap % p.kw * p.dw).clamp(0, p.iw - 1)
+    return height * p.iw + width
 
 
 def max_pool2d_scatter(p: Pool2dProblem, grad_output: Tensor, indices: Tensor) -> Tensor:
+    indices = as_indices(p, indices) if p.offsets else indices
     kept = torch.where(not_empty(p, indices.device), wide(grad_output), 0).flatten(2)
     planes = kept.new_zeros(p.n, p.ic, p.ih * p.iw).scatter_add(2, indices.flatten(2), kept)
     return as_result(planes.reshape(p.input_shape).to(grad_output.dtype), p.layout)
 
 
 def max_pool2d_gather(p: Pool2dProblem, input: Tensor, indices: Tensor) -> Tensor:
+    indices = as_indices(p, indices) if p.offsets else indices
     taken = input.flatten(2).gather(2, indices.flatten(2)).reshape(p.output_shape)
     return as_result(torch.where(not_empty(p, indices.device), taken, 0), p.layout)
 
