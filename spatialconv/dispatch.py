@@ -135,15 +135,24 @@ def precision(device: str) -> str:
 
 def current_context(device: str) -> Context:
     """The context of a call made now, in this thread."""
+    on_cpu = device == "cpu"
     return Context(
-        threads=torch.get_num_threads(),
-        isa=_isa() if device == "cpu" else "",
+        threads=torch.get_num_threads() if on_cpu else 1,
+        isa=_cpu_isa() if on_cpu else _gpu_isa() if device == "cuda" else "",
         precision=precision(device),
         deterministic=torch.are_deterministic_algorithms_enabled(),
     )
 
 
-def _isa() -> str:
+def _gpu_isa() -> str:
+    """The current device's architecture as compilers name it, 'sm_90'; empty without a device."""
+    if not torch.cuda.is_available():
+        return ""
+    major, minor = torch.cuda.get_device_capability()
+    return f"sm_{major}{minor}"
+
+
+def _cpu_isa() -> str:
     backend = _backends.load("extension")
     return "" if backend.unavailable() else backend.level()
 

@@ -32,26 +32,23 @@ _strided = torch.strided
 
 
 def _memory_keysets() -> frozenset[int]:
-    """Dispatch keysets of CPU tensors that are nothing but strided memory, made inside and outside inference mode."""
+    """Dispatch keysets of tensors that are nothing but strided memory, made inside and outside inference mode."""
     key, keyset = _C.DispatchKey, _C.DispatchKeySet
-    inference = keyset(key.CPU) | keyset(key.AutocastCPU)
-    ordinary = inference | keyset(key.AutogradCPU) | keyset(key.ADInplaceOrView)
-    return frozenset((inference.raw_repr(), ordinary.raw_repr()))
+    found = set()
+    for name in ("CPU", "CUDA"):
+        inference = keyset(getattr(key, name)) | keyset(getattr(key, f"Autocast{name}"))
+        ordinary = inference | keyset(getattr(key, f"Autograd{name}")) | keyset(key.ADInplaceOrView)
+        found |= {inference.raw_repr(), ordinary.raw_repr()}
+    return frozenset(found)
 
 
 _MEMORY_KEYSETS = _memory_keysets()
 
 
 def plain(tensor) -> bool:
-    """Whether it is exactly a Tensor or Parameter of ordinary CPU memory. (A conj bit needs a complex dtype, which no
+    """Whether it is exactly a Tensor or Parameter of ordinary memory. (A conj bit needs a complex dtype, which no
     remembered call has.)"""
-    return (
-        type(tensor) in _EXACT
-        and tensor.is_cpu
-        and tensor.layout is _strided
-        and not tensor.is_neg()
-        and not tensor._is_zerotensor()
-    )
+    return type(tensor) in _EXACT and tensor.layout is _strided and not tensor.is_neg() and not tensor._is_zerotensor()
 
 
 def reaches_plain_backward(grad_output) -> bool:
@@ -76,7 +73,6 @@ def eager(input, weight=None, bias=None) -> bool:
         and not _profiling()
         and not _tracing()
         and type(input) in _EXACT
-        and input.is_cpu
         and input.layout is _strided
         and not input.is_neg()
         and not input._is_zerotensor()
@@ -84,14 +80,22 @@ def eager(input, weight=None, bias=None) -> bool:
             weight is None
             or (
                 type(weight) in _EXACT
-                and weight.is_cpu
                 and weight.layout is _strided
                 and not weight.is_neg()
                 and not weight._is_zerotensor()
             )
         )
         and (bias is None or plain(bias))
+        and (
+            (input.is_cpu and (weight is None or weight.is_cpu) and (bias is None or bias.is_cpu))
+            or _on_one_gpu(input, weight, bias)
+        )
     )
+
+
+def _on_one_gpu(input, *others) -> bool:
+    device = input.device
+    return device.type == "cuda" and all(other is None or other.device == device for other in others)
 
 
 def exact(*values) -> bool:
@@ -114,10 +118,15 @@ def are_flags(values: tuple) -> bool:
     return True
 
 
-def surroundings() -> tuple:
-    """What beside the arguments decides which plan runs. The precision asked for does not: every CPU kernel is of the
-    ieee tier, which serves them all."""
-    return local.request, get_threads(), deterministic()
+def surroundings(input) -> tuple:
+    """What beside the arguments decides which plan runs."""
+    return local.request, get_threads(), deterministic(), None if input.is_cpu else gpu(input)
+
+
+def gpu(input) -> tuple:
+    """The same for a tensor on a GPU: which one, and the precision asked for. On a CPU the latter decides nothing:
+    every kernel there is of the ieee tier, which serves them all."""
+    return input.device, dispatch.precision("cuda")
 
 
 class Entry:
@@ -134,6 +143,7 @@ class Entry:
         """The plan of another op on the same geometry, as a gradient is, of the forward call's backend."""
         found = self._others.get(op)
         if found is None:
+            # Offsets stay: they say how the gradient's own operand is to be read.
             flag = "bias" if isinstance(self.problem, Conv2dProblem) else "indices"
             problem = self.problem.replace(op=op, **{flag: False})
             request = dispatch.gradient_request(self.request)

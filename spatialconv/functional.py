@@ -16,7 +16,7 @@ from torch import Tensor
 
 from . import eager_autograd as recorded
 from .dispatch import local, requested
-from .eager import are_flags, deterministic, eager, exact, get_threads, recall, remember, surroundings
+from .eager import are_flags, deterministic, eager, exact, get_threads, gpu, recall, remember, surroundings
 from .errors import argument_error
 from .ops import OPS, arguments
 from .ops.autocast import DEVICES as AUTOCAST_DEVICES
@@ -63,7 +63,7 @@ def conv2d(
         key = (
             input.shape, input.stride(), weight.shape, weight.stride(), input.dtype, weight.dtype,
             None if bias is None else (bias.shape, bias.dtype), stride, padding, dilation, groups, backend,
-            local.request, get_threads(), deterministic(),
+            local.request, get_threads(), deterministic(), None if input.is_cpu else gpu(input),
         )  # fmt: skip
         entry = recall(key)
         if entry is None and input.dim() == 4 and not input.is_complex():
@@ -179,7 +179,7 @@ def conv_transpose2d(
     if eager(input, weight, bias) and not input.is_complex() and exact(*options):
         key = (
             name, input.shape, input.stride(), weight.shape, weight.stride(), input.dtype, weight.dtype,
-            None if bias is None else (bias.shape, bias.dtype), options, backend, surroundings(),
+            None if bias is None else (bias.shape, bias.dtype), options, backend, surroundings(input),
         )  # fmt: skip
         entry = recall(key)
         if entry is None:
@@ -308,12 +308,16 @@ def _max_pool2d(op: str, input, given: tuple, flags: tuple, return_indices: bool
     if eager(input) and exact(*given) and are_flags(flags):
         record = _grad() and input.requires_grad
         indices = bool(return_indices or record)
-        key = (op, input.shape, input.stride(), input.dtype, given, flags, indices, backend, surroundings())
+        positions = bool(return_indices), indices
+        key = (op, input.shape, input.stride(), input.dtype, given, flags, positions, backend, surroundings(input))
         entry = recall(key)
         if entry is None and input.dim() == 4:
             windows = _max_windows(op, input, given, flags)
             shape = arguments.check_pool2d("max_pool2d", input, *windows)
-            problem = arguments.pool2d_problem("max_pool2d", input.shape, shape[2:], *windows, input, indices=indices)
+            offsets = not return_indices and indices and _keeps_offsets(input, windows)
+            problem = arguments.pool2d_problem(
+                "max_pool2d", input.shape, shape[2:], *windows, input, indices=indices and not offsets, offsets=offsets
+            )
             entry = remember(key, problem, requested(backend))
         if entry is not None:
             values, positions = recorded.max_pool2d(input, entry) if record else entry.plan(input)
@@ -323,14 +327,23 @@ def _max_pool2d(op: str, input, given: tuple, flags: tuple, return_indices: bool
         pooled = _max_pool2d(op, input.unsqueeze(0), given, flags, return_indices, backend)
         return tuple(part.squeeze(0) for part in pooled) if return_indices else pooled.squeeze(0)
     _check_batched(op, input)
-    values, positions = OPS["max_pool2d"](input, *_untraced(_max_windows, op, input, given, flags), requested(backend))
+    windows = _untraced(_max_windows, op, input, given, flags)
+    name = "max_pool2d_offsets" if not return_indices and _keeps_offsets(input, windows) else "max_pool2d"
+    values, positions = OPS[name](input, *windows, requested(backend))
     return (values, positions) if return_indices else values
+
+
+def _keeps_offsets(input: Tensor, windows: tuple) -> bool:
+    """Whether backward is told by uint8 window offsets where the maxima stand: an eighth of the memory of int64
+    indices, which counts where a pooling is as fast as its memory. The CPU's kernels are written for indices."""
+    kernel_size, *_, adaptive_size = windows
+    return input.is_cuda and not adaptive_size and kernel_size[0] * kernel_size[1] <= 256
 
 
 def _avg_pool2d(op: str, input, given: tuple, flags: tuple, backend: str | None) -> Tensor:
     """Both average poolings; ``given`` and ``flags`` are the caller's arguments that say which windows and divisor."""
     if eager(input) and exact(*given) and are_flags(flags):
-        key = (op, input.shape, input.stride(), input.dtype, given, flags, backend, surroundings())
+        key = (op, input.shape, input.stride(), input.dtype, given, flags, backend, surroundings(input))
         entry = recall(key)
         if entry is None and input.dim() == 4 and not input.is_complex():
             kernel, step, edge, ceil, include_pad, divisor, size = _avg_windows(op, input, given, flags)

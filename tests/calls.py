@@ -99,6 +99,11 @@ class OpCall:
             for tensor in self.make(dtype, layout)
         ]
 
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """Who can run it on a CPU: window offsets are a GPU's way of remembering maxima."""
+        return ("reference",) if self.label == "offsets" else BACKENDS
+
     def run(self, *tensors: Tensor, backend: str = "auto"):
         return self.op(*tensors, *self.rest, backend)
 
@@ -107,12 +112,12 @@ def _tensors(*shapes):
     return lambda dtype, layout: [sample(shape, seed, dtype, layout) for seed, shape in enumerate(shapes)]
 
 
-def _indexed(first: str, shape, geometry):
+def _indexed(first: str, shape, geometry, op="max_pool2d"):
     """Operands of scatter (``first`` is 'output') and gather ('input'), with the indices of a real pooling."""
 
     def make(dtype, layout):
         image = sample(shape, 0, dtype, layout)
-        values, indices = torch.ops.spatialconv.max_pool2d(image, *geometry, "auto")
+        values, indices = getattr(torch.ops.spatialconv, op)(image, *geometry, "reference")
         return [sample(tuple(values.shape), 1, dtype, layout) if first == "output" else image, indices]
 
     return make
@@ -139,12 +144,23 @@ def pool_op_calls(label, image, output, kernel, stride, padding, dilation, ceil,
     ]
 
 
+def offset_op_calls(label, image, kernel, stride, padding, dilation, ceil) -> list[OpCall]:
+    """Max pooling that keeps uint8 window offsets in place of indices."""
+    geometry, op = (kernel, stride, padding, dilation, ceil, []), "max_pool2d_offsets"
+    return [
+        OpCall(op, label, _tensors(image), geometry),
+        OpCall("max_pool2d_scatter", label, _indexed("output", image, geometry, op), (image[2:], *geometry)),
+        OpCall("max_pool2d_gather", label, _indexed("input", image, geometry, op), geometry),
+    ]
+
+
 ONE, NONE = (1, 1), (0, 0)
 OP_CALLS = [
     *conv_op_calls("strided", (2, 4, 7, 6), (6, 2, 3, 3), (2, 6, 4, 4), (2, 2), (1, 2), ONE, 2),
     *conv_op_calls("four_sides", (1, 3, 5, 4), (2, 3, 2, 3), (1, 2, 6, 3), ONE, (2, 0, 0, 1), ONE, 1),
     *conv_op_calls("less_behind", (1, 2, 6, 6), (4, 1, 2, 2), (1, 4, 2, 3), (2, 2), (0, 1, -1, 0), (2, 1), 2),
     *pool_op_calls("strided", (2, 2, 6, 5), (2, 2, 3, 3), (3, 2), (2, 2), ONE, ONE, False),
+    *offset_op_calls("offsets", (2, 2, 6, 5), (3, 2), (2, 2), ONE, (1, 2), True),
     *pool_op_calls("adaptive", (1, 2, 7, 5), (1, 2, 3, 2), ONE, ONE, NONE, ONE, False, (3, 2)),
 ]
 # Dilated windows and a last window that reaches past the input; average pooling has no dilation.

@@ -217,7 +217,7 @@ def test_info_survives_an_unknown_instruction_set(monkeypatch):
     def refuse() -> str:
         raise ValueError("no such level")
 
-    monkeypatch.setattr(dispatch, "_isa", refuse)
+    monkeypatch.setattr(dispatch, "_cpu_isa", refuse)
     found = invoke("info")
     assert found.exit_code == 0 and "none: no such level" in found.output
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import geometries
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,8 @@ from compare import bits
 from torch import Tensor
 
 import spatialconv
+from spatialconv.problem import parse
+from spatialconv.shapes import memory_format
 
 BACKENDS = [name for name, info in spatialconv.backends().items() if info.available and info.kernels.get("max_pool2d")]
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
@@ -203,3 +206,39 @@ def test_adaptive_windows_are_torchs(backend: str) -> None:
             (values * 2 + average).sum().backward()
             (expected * 2 + right).sum().backward()
             torch.testing.assert_close(mine.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("line", geometries.POOL["max_pool2d"])
+def test_window_offsets_stand_for_the_same_places_as_indices(line, layout, dtype):
+    """Values, gradient and second derivative by uint8 offsets are those by int64 indices, bit for bit."""
+    problem = parse(f"max_pool2d {line} {layout}")
+    if problem.kh * problem.kw > 256 or problem.empty:
+        return
+    rest = ((problem.kh, problem.kw), (problem.sh, problem.sw), (problem.ph, problem.pw), (problem.dh, problem.dw))
+    rest = (*rest, problem.ceil, [], "reference")
+    ops = torch.ops.spatialconv
+    input = torch.randn(problem.input_shape).to(dtype).contiguous(memory_format=memory_format(layout))
+    values, indices = ops.max_pool2d(input, *rest)
+    same, offsets = ops.max_pool2d_offsets(input, *rest)
+    assert offsets.dtype == torch.uint8 and offsets.stride() == indices.stride() and torch.equal(values, same)
+    grad = torch.randn(problem.output_shape).to(values)
+    size = problem.input_shape[2:]
+    by_indices, by_offsets = (ops.max_pool2d_scatter(grad, kept, size, *rest) for kept in (indices, offsets))
+    assert torch.equal(by_indices, by_offsets)
+    first, second = (ops.max_pool2d_gather(input, kept, *rest) for kept in (indices, offsets))
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "adaptive"), [((17, 16), []), ((2, 2), [2, 2])], ids=["more than 256 taps", "windows of several sizes"]
+)
+def test_offsets_that_a_byte_cannot_hold_are_refused(kernel, adaptive):
+    ops, rest = torch.ops.spatialconv, ((2, 2), (0, 0), (1, 1), False, adaptive, "auto")
+    input = torch.zeros(1, 1, 20, 20)
+    with pytest.raises(RuntimeError, match="expected windows of one size with at most 256 taps"):
+        ops.max_pool2d_offsets(input, kernel, *rest)
+    shape = (1, 1, *adaptive) if adaptive else (1, 1, 2, 3)
+    with pytest.raises(RuntimeError, match="expected windows of one size with at most 256 taps"):
+        ops.max_pool2d_gather(input, torch.zeros(shape, dtype=torch.uint8), kernel, *rest)

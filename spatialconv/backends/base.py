@@ -24,7 +24,8 @@ DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 @dataclass(frozen=True)
 class Context:
-    """What beside the problem decides a choice. ``precision`` is the tier asked for: 'ieee', 'tf32' or 'bf16'."""
+    """What beside the problem decides a choice. ``precision`` is the tier asked for: 'ieee', 'tf32' or 'bf16'; ``isa``
+    a CPU's instruction-set level ('avx512') or a GPU's architecture ('sm_90')."""
 
     threads: int = 1
     isa: str = ""

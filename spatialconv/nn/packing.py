@@ -97,7 +97,7 @@ class PackedConv2d:
             return None
         key = (
             input.shape, input.stride(), input.dtype, input.device, geometry,
-            None if bias is None else (bias.shape, bias.dtype), layer.backend, surroundings(),
+            None if bias is None else (bias.shape, bias.dtype), layer.backend, surroundings(input),
         )  # fmt: skip
         try:
             run = state.runs[key]

@@ -43,8 +43,8 @@ def check_tensors(op: str, **tensors: Tensor | None) -> None:
         if tensor.device != first.device:
             raise argument_error(op, name, f"a tensor on {first.device}, as {first_name}", f"one on {tensor.device}")
         if name == "indices":
-            if tensor.dtype != torch.int64:
-                raise argument_error(op, name, "int64", str(tensor.dtype))
+            if tensor.dtype not in (torch.int64, torch.uint8):
+                raise argument_error(op, name, "int64, or uint8 window offsets", str(tensor.dtype))
         elif tensor.dtype != first.dtype:
             raise argument_error(op, name, f"{first.dtype}, the dtype of {first_name}", str(tensor.dtype))
     if first.dtype not in DTYPE_NAMES:
@@ -325,19 +325,32 @@ def check_pool2d_adjoint(op, grad_output, input_size, kernel_size, stride, paddi
     return shape
 
 
-def check_indices(op: str, name: str, tensor: Tensor, indices: Tensor) -> None:
-    """Indices have the shape of the pooled tensor they belong to."""
+def check_offsets(op: str, kernel_size, adaptive_size) -> None:
+    """Window offsets are uint8, and windows have to be of one size for them."""
+    require(
+        not adaptive_size and kernel_size[0] * kernel_size[1] <= 256,
+        lambda: argument_error(
+            op, "kernel_size", "windows of one size with at most 256 taps", tuple(adaptive_size or kernel_size)
+        ),
+    )
+
+
+def check_indices(op: str, name: str, tensor: Tensor, indices: Tensor, kernel_size, adaptive_size) -> bool:
+    """Indices have the shape of the pooled tensor they belong to. Returns whether they are window offsets."""
+    if indices.dtype == torch.uint8:
+        check_offsets(op, kernel_size, adaptive_size)
     check_rank(op, "indices", indices)
     for size, wanted in zip(indices.shape, tensor.shape, strict=True):
         require(
             size == wanted,
             lambda: argument_error(op, "indices", f"shape {tuple(tensor.shape)} of {name}", tuple(indices.shape)),
         )
+    return indices.dtype == torch.uint8
 
 
 def pool2d_problem(
     op, shape, output_size, kernel_size, stride, padding, dilation, ceil_mode, adaptive_size, *tensors,
-    include_pad=True, divisor=None, indices=False,
+    include_pad=True, divisor=None, indices=False, offsets=False,
 ) -> Pool2dProblem:  # fmt: skip
     """The problem of one pass; ``tensors`` are the operands that the layout rule looks at."""
     common = dict(
@@ -349,5 +362,6 @@ def pool2d_problem(
         return Pool2dProblem(adaptive=True, **common)
     return Pool2dProblem(
         kh=kernel_size[0], kw=kernel_size[1], sh=stride[0], sw=stride[1], ph=padding[0], pw=padding[1],
-        dh=dilation[0], dw=dilation[1], ceil=ceil_mode, include_pad=include_pad, divisor=divisor or 0, **common,
+        dh=dilation[0], dw=dilation[1], ceil=ceil_mode, include_pad=include_pad, divisor=divisor or 0,
+        offsets=offsets, **common,
     )  # fmt: skip

@@ -16,6 +16,8 @@ from .derivatives import PULL, PUSH, TENSORS
 from .schemas import LIBRARY, OPS
 
 _C = torch._C
+# Values, and where each stands: no derivative.
+TWO_RESULTS = ("max_pool2d", "max_pool2d_offsets")
 
 
 def missing_names() -> list[str]:
@@ -50,7 +52,7 @@ def _function(name: str) -> type:
         else:
             result = _below_autograd(op, keyset, args)
         outputs = result if isinstance(result, tuple) else (result,)
-        if name == "max_pool2d":
+        if name in TWO_RESULTS:
             ctx.mark_non_differentiable(outputs[1])
         ctx.set_materialize_grads(False)
         ctx.rest = args[tensors:]
@@ -72,7 +74,7 @@ def _function(name: str) -> type:
         args, outputs = ctx.primal
         del ctx.primal
         tangent = push(args, outputs, tangents)
-        return (tangent, None) if name == "max_pool2d" else tangent
+        return (tangent, None) if name in TWO_RESULTS else tangent
 
     body = {"forward": staticmethod(forward), "backward": staticmethod(backward), "jvp": staticmethod(jvp)}
     return type(f"Autograd_{name}", (_SingleLevelFunction,), body)

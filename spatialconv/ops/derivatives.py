@@ -101,6 +101,9 @@ def max_pool2d_push(args, outputs, tangents):
     return GATHER(tangents[0], outputs[1], *gradient_request(args[1:]))
 
 
+max_pool2d_offsets_pull, max_pool2d_offsets_push = max_pool2d_pull, max_pool2d_push
+
+
 def max_pool2d_scatter_pull(args, outputs, grad, needs):
     grad_output, indices, size, *geometry = args
     return (GATHER(grad, indices, *gradient_request(geometry)) if needs[0] else None, None)
@@ -144,6 +147,7 @@ TENSORS = {
     "conv2d_grad_input": 2,
     "conv2d_grad_weight": 2,
     "max_pool2d": 1,
+    "max_pool2d_offsets": 1,
     "max_pool2d_scatter": 2,
     "max_pool2d_gather": 2,
     "avg_pool2d": 1,

@@ -3,7 +3,8 @@
 ``backend`` is the caller's request ('auto', 'extension', 'extension:gemm'); it is resolved inside the real kernel, and
 neither the fake kernel nor the output's layout depends on it. ``padding`` has two entries, or four as (top, left,
 bottom, right). ``adaptive_size`` empty means windows of kernel, stride, padding and dilation; with two entries it is
-the output size of adaptive pooling and those are ignored.
+the output size of adaptive pooling and those are ignored. Where a maximum stands is an int64 index into its plane or,
+from ``max_pool2d_offsets``, a uint8 offset into its window; scatter and gather tell by the dtype.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ SCHEMAS = {
     "conv2d_grad_input": f"(Tensor grad_output, Tensor weight, SymInt[2] input_size, {_CONV}) -> Tensor",
     "conv2d_grad_weight": f"(Tensor grad_output, Tensor input, SymInt[2] kernel_size, {_CONV}) -> Tensor",
     "max_pool2d": f"(Tensor input, {_MAX}) -> (Tensor values, Tensor indices)",
+    "max_pool2d_offsets": f"(Tensor input, {_MAX}) -> (Tensor values, Tensor offsets)",
     "max_pool2d_scatter": f"(Tensor grad_output, Tensor indices, SymInt[2] input_size, {_MAX}) -> Tensor",
     "max_pool2d_gather": f"(Tensor input, Tensor indices, {_MAX}) -> Tensor",
     "avg_pool2d": f"(Tensor input, {_AVG}) -> Tensor",
@@ -137,13 +139,31 @@ def _(input, kernel_size, stride, padding, dilation, ceil_mode, adaptive_size, b
     return _empty(shape, input, layout), _empty(shape, input, layout, torch.int64)
 
 
+@problem("max_pool2d_offsets")
+def _(input, kernel_size, stride, padding, dilation, ceil_mode, adaptive_size, backend):
+    geometry = (kernel_size, stride, padding, dilation, ceil_mode, adaptive_size)
+    shape = check.check_pool2d("max_pool2d_offsets", input, *geometry)
+    check.check_offsets("max_pool2d_offsets", kernel_size, adaptive_size)
+    what = check.pool2d_problem("max_pool2d", input.shape, shape[2:], *geometry, input, offsets=True)
+    return what, (input,)
+
+
+@fake("max_pool2d_offsets")
+def _(input, kernel_size, stride, padding, dilation, ceil_mode, adaptive_size, backend):
+    geometry = (kernel_size, stride, padding, dilation, ceil_mode, adaptive_size)
+    shape = check.check_pool2d("max_pool2d_offsets", input, *geometry)
+    check.check_offsets("max_pool2d_offsets", kernel_size, adaptive_size)
+    layout = output_layout(input)
+    return _empty(shape, input, layout), _empty(shape, input, layout, torch.uint8)
+
+
 @problem("max_pool2d_scatter")
 def _(grad_output, indices, input_size, kernel_size, stride, padding, dilation, ceil_mode, adaptive_size, backend):
     name, geometry = "max_pool2d_scatter", (kernel_size, stride, padding, dilation, ceil_mode, adaptive_size)
     check.check_tensors(name, grad_output=grad_output, indices=indices)
     shape = check.check_pool2d_adjoint(name, grad_output, input_size, *geometry)
-    check.check_indices(name, "grad_output", grad_output, indices)
-    what = check.pool2d_problem(name, shape, grad_output.shape[2:], *geometry, grad_output)
+    offsets = check.check_indices(name, "grad_output", grad_output, indices, kernel_size, adaptive_size)
+    what = check.pool2d_problem(name, shape, grad_output.shape[2:], *geometry, grad_output, offsets=offsets)
     return what, (grad_output, indices)
 
 
@@ -152,7 +172,7 @@ def _(grad_output, indices, input_size, kernel_size, stride, padding, dilation, 
     name, geometry = "max_pool2d_scatter", (kernel_size, stride, padding, dilation, ceil_mode, adaptive_size)
     check.check_tensors(name, grad_output=grad_output, indices=indices)
     shape = check.check_pool2d_adjoint(name, grad_output, input_size, *geometry)
-    check.check_indices(name, "grad_output", grad_output, indices)
+    check.check_indices(name, "grad_output", grad_output, indices, kernel_size, adaptive_size)
     return _empty(shape, grad_output, output_layout(grad_output))
 
 
@@ -161,8 +181,9 @@ def _(input, indices, kernel_size, stride, padding, dilation, ceil_mode, adaptiv
     name, geometry = "max_pool2d_gather", (kernel_size, stride, padding, dilation, ceil_mode, adaptive_size)
     check.check_tensors(name, input=input, indices=indices)
     shape = check.check_pool2d(name, input, *geometry)
-    check.check_indices(name, "the pooled input", torch.empty(shape, device="meta"), indices)
-    what = check.pool2d_problem(name, input.shape, shape[2:], *geometry, input)
+    pooled = torch.empty(shape, device="meta")
+    offsets = check.check_indices(name, "the pooled input", pooled, indices, kernel_size, adaptive_size)
+    what = check.pool2d_problem(name, input.shape, shape[2:], *geometry, input, offsets=offsets)
     return what, (input, indices)
 
 
@@ -172,7 +193,7 @@ def _(input, indices, kernel_size, stride, padding, dilation, ceil_mode, adaptiv
     check.check_tensors(name, input=input, indices=indices)
     shape = check.check_pool2d(name, input, *geometry)
     result = _empty(shape, input, output_layout(input))
-    check.check_indices(name, "the pooled input", result, indices)
+    check.check_indices(name, "the pooled input", result, indices, kernel_size, adaptive_size)
     return result
 
 

@@ -95,6 +95,7 @@ def _per_image(name: str, tensors: int) -> None:
 
 
 _per_image("max_pool2d", 1)
+_per_image("max_pool2d_offsets", 1)
 _per_image("max_pool2d_scatter", 2)
 _per_image("max_pool2d_gather", 2)
 _per_image("avg_pool2d", 1)
