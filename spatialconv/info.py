@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from importlib import metadata
 from pathlib import Path
 
@@ -26,10 +27,47 @@ def build_facts() -> dict:
     return dict(loader.build_info())
 
 
+def gpu_facts() -> dict[str, str]:
+    """The current GPU, its driver and clocks, and the versions that decide its figures."""
+    import torch
+
+    device = torch.cuda.get_device_properties()
+    facts = {
+        "name": device.name,
+        "capability": f"sm_{device.major}{device.minor}",
+        "multiprocessors": str(device.multi_processor_count),
+        "memory": f"{device.total_memory / 2**30:.1f} GiB",
+        "L2 cache": f"{device.L2_cache_size / 2**20:.0f} MiB",
+        "CUDA of torch": str(torch.version.cuda),
+        "cuDNN": str(torch.backends.cudnn.version()),
+    }
+    try:
+        facts["triton"] = metadata.version("triton")
+    except metadata.PackageNotFoundError:
+        facts["triton"] = "not installed"
+    return facts | _smi_facts()
+
+
+_SMI_FIELDS = (
+    "driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "power.limit", "temperature.gpu", "ecc.mode.current",
+)  # fmt: skip
+
+
+def _smi_facts() -> dict[str, str]:
+    """What only the driver's own tool tells."""
+    command = ["nvidia-smi", f"--query-gpu={','.join(_SMI_FIELDS)}", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        return {"nvidia-smi": f"no answer: {error}"}
+    values = [value.strip() for value in answer.splitlines()[0].split(",")]
+    return dict(zip(_SMI_FIELDS, values, strict=False))
+
+
 def optional_versions() -> dict[str, str]:
     """Versions of the packages that parts of this one use, 'not installed' where they are not."""
     found = {}
-    for name in ("numpy", "numba", "typer", "rich", "matplotlib", "onnx", "onnxruntime", "openvino"):
+    for name in ("numpy", "numba", "triton", "typer", "rich", "matplotlib", "onnx", "onnxruntime", "openvino"):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -22,7 +22,8 @@ aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class Truth:
-    """The float64 result, the sum of absolute products behind each element, and the indices of a max pooling."""
+    """The float64 result, the sum of absolute products behind each element, and the indices (or window offsets) of a
+    max pooling."""
 
     values: Tensor
     magnitude: Tensor
@@ -37,7 +38,8 @@ def truth(problem: Problem, operands: tuple[Tensor | None, ...]) -> Truth:
     sizes = operands[0].abs().nan_to_num(0, 0, 0)
     if problem.op == "max_pool2d":
         values, indices = max_pool(problem, operands[0])
-        return Truth(values, torch.zeros_like(values), indices)
+        where = window_offsets(problem, indices) if problem.offsets else indices
+        return Truth(values, torch.zeros_like(values), where)
     if problem.op == "max_pool2d_gather":
         taken = operands[0].flatten(2).gather(2, operands[1].flatten(2)).reshape(problem.output_shape)
         taken = taken.masked_fill(empty_windows(problem), 0)
@@ -92,6 +94,17 @@ def max_pool(problem: Pool2dProblem, input: Tensor) -> tuple[Tensor, Tensor]:
     rows = torch.tensor([min(window.start, problem.ih - 1) for window in problem.rows()])
     columns = torch.tensor([min(window.start, problem.iw - 1) for window in problem.columns()])
     return values, torch.where(empty_windows(problem), rows[:, None] * problem.iw + columns, indices)
+
+
+def window_offsets(problem: Pool2dProblem, indices: Tensor) -> Tensor:
+    """Indices into the plane as uint8 offsets into the windows, found by looking for the tap that stands there."""
+    p, offsets = problem, torch.zeros(indices.shape, dtype=torch.uint8)
+    first_row, first_column = torch.arange(p.oh)[:, None] * p.sh - p.ph, torch.arange(p.ow) * p.sw - p.pw
+    for tap in range(p.kh * p.kw):
+        row, column = first_row + tap // p.kw * p.dh, first_column + tap % p.kw * p.dw
+        inside = (row >= 0) & (row < p.ih) & (column >= 0) & (column < p.iw)
+        offsets[inside & (indices == row * p.iw + column)] = tap
+    return offsets
 
 
 def scatter(problem: Pool2dProblem, grad_output: Tensor, indices: Tensor) -> Tensor:
@@ -156,5 +169,5 @@ def same(first: Tensor, second: Tensor) -> Tensor:
 
 def bits(tensor: Tensor) -> Tensor:
     """The tensor's bits, so that NaN and the sign of zero take part in a comparison."""
-    whole = {2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
+    whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
     return tensor.contiguous().view(whole)

@@ -159,7 +159,8 @@ def printed(op: str) -> list[str]:
     if op.startswith("conv2d"):
         return [f"{op} {line}" for line in CONV]
     kind = "max_pool2d" if op.startswith("max") else "avg_pool2d"
-    return [f"{op} {line}" for line in POOL[kind]] + [f"adaptive_{op} {line}" for line in POOL["adaptive"]]
+    printed = [f"{op} {line}" for line in POOL[kind]] + [f"adaptive_{op} {line}" for line in POOL["adaptive"]]
+    return printed + [f"{op} {line} offsets" for line in POOL[kind] if kind == "max_pool2d"]
 
 
 def pairs(values: Sequence[Hashable]) -> set[tuple]:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 
 import torch
-from compare import Truth, max_pool, truth
+from compare import Truth, max_pool, truth, window_offsets
 from torch import Tensor
 
 from spatialconv.backends.base import DTYPES
@@ -61,7 +61,10 @@ def values(geometry: Problem, dtype: str, data: str, repeated: bool) -> tuple[tu
     if geometry.op == "conv2d" and not geometry.bias:
         made.append(None)
     with one_thread():
-        return tuple(made), truth(geometry, tuple(made))
+        right = truth(geometry, tuple(made))
+    if getattr(geometry, "offsets", False) and len(made) > 1:
+        made[1] = window_offsets(geometry, made[1])
+    return tuple(made), right
 
 
 @contextmanager
@@ -75,41 +78,50 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def place(tensor: Tensor, dtype: torch.dtype, layout: str, memory: str) -> Tensor:
-    """The values in a tensor of the dtype that lies in memory as asked."""
+def place(tensor: Tensor, dtype: torch.dtype, layout: str, memory: str, device: str = "cpu") -> Tensor:
+    """The values in a tensor of the dtype that lies in a device's memory as asked."""
     poison = torch.nan if dtype.is_floating_point else 0
     if tensor.dim() != 4 or tensor.numel() == 0:
-        return tensor.to(dtype)
+        return tensor.to(device, dtype)
     if memory == "expanded":
-        return place(tensor[:1], dtype, layout, "dense").expand(tensor.shape)
+        return place(tensor[:1], dtype, layout, "dense", device).expand(tensor.shape)
     if memory == "transposed":
-        return tensor.to(dtype).transpose(2, 3).contiguous().transpose(2, 3)
+        return tensor.to(device, dtype).transpose(2, 3).contiguous().transpose(2, 3)
     n, c, h, w = tensor.shape
     if memory == "sliced":
-        buffer = torch.full((n + 1, c + 2, h + 3, w + 4), poison, dtype=dtype)
+        buffer = torch.full((n + 1, c + 2, h + 3, w + 4), poison, dtype=dtype, device=device)
         view = buffer.contiguous(memory_format=memory_format(layout))[1:, 1 : c + 1, 2 : h + 2, 3 : w + 3]
     else:
-        buffer = torch.full((tensor.numel() + 2 * _GUARD,), poison, dtype=dtype)
+        buffer = torch.full((tensor.numel() + 2 * _GUARD,), poison, dtype=dtype, device=device)
         strides = (c * h * w, 1, w * c, c) if layout == "nhwc" else (c * h * w, h * w, w, 1)
         view = buffer.as_strided(tensor.shape, strides, _GUARD)
     return view.copy_(tensor)
 
 
 class GuardedEmpty:
-    """A ``torch.empty`` whose memory is poisoned and lies between guards, which ``check`` finds unchanged or not."""
+    """Allocations whose memory is poisoned and lies between guards, which ``check`` finds unchanged or not."""
 
     def __init__(self) -> None:
         self.buffers: list[tuple[Tensor, int]] = []
-        self.original = torch.empty
 
-    def __call__(self, *shape, dtype=None, memory_format=torch.contiguous_format, **options) -> Tensor:
-        plain = self.original(*shape, dtype=dtype, memory_format=memory_format, **options)
-        if plain.device.type != "cpu" or plain.numel() == 0:
-            return plain
-        used, guard = plain.numel() * plain.element_size(), 4096
-        buffer = torch.full((used + 2 * guard,), 255, dtype=torch.uint8)
-        self.buffers.append((buffer, guard))
-        return buffer[guard : guard + used].view(plain.dtype).as_strided(plain.shape, plain.stride())
+    def patch(self, monkeypatch) -> None:
+        """Stand in for every way in which a plan allocates."""
+        for holder, name in ((torch, "empty"), (torch, "empty_strided"), (Tensor, "new_empty_strided")):
+            monkeypatch.setattr(holder, name, self._guarding(getattr(holder, name)))
+
+    def _guarding(self, allocate):
+        empty = torch.full
+
+        def guarded(*args, **options) -> Tensor:
+            plain = allocate(*args, **options)
+            if plain.numel() == 0:
+                return plain
+            used, guard = plain.numel() * plain.element_size(), 4096
+            buffer = empty((used + 2 * guard,), 255, dtype=torch.uint8, device=plain.device)
+            self.buffers.append((buffer, guard))
+            return buffer[guard : guard + used].view(plain.dtype).as_strided(plain.shape, plain.stride())
+
+        return guarded
 
     def check(self) -> None:
         for buffer, guard in self.buffers:

@@ -48,12 +48,14 @@ class Kernel(ABC):
     """One algorithm of a backend.
 
     ``shift_exact``: bitwise the same forward response wherever the pattern stands. ``least_flops``: with less work the
-    kernel's preparation does not pay, and another kernel of the backend is asked first.
+    kernel's preparation does not pay, and another kernel of the backend is asked first. ``devices``: where its tensors
+    may lie.
     """
 
     backend: str
     name: str
     ops: tuple[str, ...]
+    devices: tuple[str, ...] = ("cpu",)
     shift_exact: bool = False
     deterministic: bool = True
     tier: str = "ieee"

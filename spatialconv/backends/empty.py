@@ -29,7 +29,8 @@ def empty_plan(problem: Problem) -> Plan:
 
         return conv2d
     if problem.op == "max_pool2d":
-        return lambda input: (zeros(input), zeros(input, torch.int64) if problem.indices else None)
+        kept = torch.uint8 if problem.offsets else torch.int64 if problem.indices else None
+        return lambda input: (zeros(input), None if kept is None else zeros(input, kept))
     if isinstance(problem, Conv2dProblem):
         return lambda first, second: zeros(first)
     return lambda first, *rest: zeros(first)

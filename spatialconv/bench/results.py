@@ -22,20 +22,28 @@ SAME_SETTINGS = ("seed", "device")
 def head(settings: dict, roofline: dict | None = None) -> dict:
     """Versions, machine, settings and load: what a figure means nothing without."""
     from .. import dispatch
-    from ..info import build_facts, cpu_model
+    from ..info import build_facts, cpu_model, gpu_facts
 
+    device = settings.get("device", "cpu")
+    on_gpu = {"gpu": gpu_facts()} if device == "cuda" else {}
     return {
         "format": FORMAT,
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "machine": {"cpu": cpu_model(), "cores": os.cpu_count(), "system": platform.platform()},
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "spatialconv": _version()},
         "build": build_facts(),
-        "isa": dispatch.current_context("cpu").isa,
-        "precision": torch.backends.mkldnn.conv.fp32_precision,
+        "isa": dispatch.current_context(device).isa,
+        "precision": _conv_precision(device),
         "load": list(os.getloadavg()),
         "settings": settings,
         "roofline": roofline,
+        **on_gpu,
     }
+
+
+def _conv_precision(device: str) -> str:
+    library = torch.backends.cudnn if device == "cuda" else torch.backends.mkldnn
+    return library.conv.fp32_precision
 
 
 def _version() -> str:

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import bisect
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 import torch
 
+from .. import dispatch
 from ..backends.base import DTYPES
 from ..problem import Conv2dProblem, Problem
-from .timing import cache_size, quiet
+from .timing import cache_size, private_caches, quiet
 
 # A measured time is not believed below the limit divided by these: matrix product and copy stand in for true peaks, and
 # reading alone is faster than copying.
@@ -82,7 +85,10 @@ def measure(dtypes: set[str], device: str = "cpu", seconds: float = 0.4) -> Roof
         # A 16-bit problem may always be computed in float32.
         flops = {dtype: rate if dtype == "f64" else max(rate, flops["f32"]) for dtype, rate in flops.items()}
         largest = 128 * 2**20 if device == "cpu" else 512 * 2**20
-        sizes = [cache_size(1) // 2, cache_size(2) // 2, 2 * cache_size(2), cache_size(3), largest]
+        if device == "cpu":
+            sizes = [cache_size(1) // 2, cache_size(2) // 2, 2 * cache_size(2), cache_size(3), largest]
+        else:
+            sizes = [private_caches(device) // 2, 4 * private_caches(device), largest]
         copy, best = [], 0.0
         for size in sorted(set(sizes), reverse=True):
             # A smaller set is at least as fast; a call's own cost must not hide that.
@@ -117,7 +123,23 @@ def _matmul(dtype: str, device: str, seconds: float) -> float:
     def product() -> None:
         torch.mm(left, right, out=out)
 
-    return _rate(product, 2.0 * side**3, 1, device, seconds, True)
+    with _precision_of_convolution(device):
+        return _rate(product, 2.0 * side**3, 1, device, seconds, True)
+
+
+@contextmanager
+def _precision_of_convolution(device: str) -> Iterator[None]:
+    """On a GPU torch's convolution may use tf32 where its matrix product may not: the peak is to be the same kind's."""
+    if device != "cuda":
+        yield
+        return
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    matmul.fp32_precision = dispatch.precision(device)
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = before
 
 
 def _rate(call, work: float, calls: int, device: str, seconds: float, private: bool) -> float:
@@ -139,5 +161,5 @@ def _rate(call, work: float, calls: int, device: str, seconds: float, private: b
 def _copy(working_set: int, device: str, seconds: float) -> float:
     half = max(working_set // 2, 4096)
     source, target = (torch.zeros(half, dtype=torch.uint8, device=device) for _ in range(2))
-    calls, private = max(1, 2**20 // half), working_set <= cache_size(2)
+    calls, private = max(1, 2**20 // half), device == "cpu" and working_set <= cache_size(2)
     return _rate(lambda: target.copy_(source), 2.0 * half, calls, device, seconds, private)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 
 import torch
@@ -12,7 +12,7 @@ import torch
 from .. import dispatch
 from ..errors import BackendUnavailableError, UnsupportedProblemError
 from ..problem import Problem, parse
-from . import gate, operands, peers, roofline, suites, timing
+from . import device_timing, gate, operands, peers, roofline, suites, timing
 from .peers import TORCH
 from .results import row_key
 from .suites import PASSES, Cell
@@ -52,6 +52,17 @@ def computing_backends(device: str = "cpu") -> list[str]:
         name for name in dispatch.backends()
         if not all(dispatch.reasons_against(kernel, probe, context) for kernel in dispatch.candidates(probe.op, name))
     ]  # fmt: skip
+
+
+@contextmanager
+def cudnn_search(device: str) -> Iterator[None]:
+    """On a GPU the peer is cuDNN's best algorithm, found by its own search, and not the one its heuristics guess."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = before or device == "cuda"
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 @dataclass
@@ -149,6 +160,7 @@ class Bench:
             return {"status": "wrong", "reason": verdict.reason, "error": verdict.error}
         rotation = timing.Rotation(given, settings.cache)
         with ExitStack() as stack:
+            stack.enter_context(cudnn_search(settings.device))
             variants: dict[str, timing.Variant] = {"ours": self._local(call, rotation)}
             refused: dict[str, dict] = {}
             for peer in dict.fromkeys((peers.TORCH, *settings.peers)):
@@ -156,6 +168,7 @@ class Bench:
             least = 5 if choice.kernel.backend == "reference" else 9
             single = settings.cache == "flush"
             samples = timing.interleave(list(variants.values()), settings.budget, least, single=single)
+        by_stream = [name for name, variant in variants.items() if getattr(variant, "how", "graph") == "stream"]
         used = timing.rounds_used(samples)
         by_name = dict(zip(variants, samples, strict=True))
         rounds = dict(zip(variants, used.rounds, strict=True))
@@ -164,7 +177,8 @@ class Bench:
             name: asdict(timing.ratio(by_name["ours"], entry, rounds["ours"], rounds[name], used.paired))
             for name, entry in by_name.items()
         }
-        return self._report(cell, choice, verdict, rotation, measured, ratios, refused)
+        report = self._report(cell, choice, verdict, rotation, measured, ratios, refused)
+        return report | ({"timed_on_the_stream": by_stream} if by_stream else {})
 
     def _given(self, problem: Problem) -> operands.Operands:
         if self._operands is None or self._operands[0] != problem:
@@ -178,7 +192,9 @@ class Bench:
             self._truth = (values, gate.truth(problem, given))
         return self._truth[1]
 
-    def _local(self, call: Callable, rotation: timing.Rotation) -> timing.LocalVariant:
+    def _local(self, call: Callable, rotation: timing.Rotation) -> timing.Variant:
+        if self.settings.clock == "graph":
+            return device_timing.GraphVariant(call, rotation)
         return timing.LocalVariant(call, rotation, self.settings.clock, self.settings.device)
 
     def _add_peer(self, peer, cell, given, right, rotation, variants, refused, stack) -> None:
@@ -253,7 +269,7 @@ class Bench:
             "share": ideal / ours["median"],
             "largest_ratio": torch_time / ideal if torch_time else None,
         }
-        if problem.op == "max_pool2d" and not problem.indices:
+        if problem.op == "max_pool2d" and not problem.indices and problem.device == "cpu":
             report["note"] = "ours without indices; torch computes them in any case on a CPU"
         return report
 

@@ -1,7 +1,8 @@
 """Interleaved timing: every round times a block of calls of each variant, so all of them see the same machine.
 
 A block is long enough for the clock. With one thread the process's CPU time is read, which excludes other processes;
-otherwise wall time, and a round in which a thread was pushed off its core is left out where enough others remain.
+otherwise wall time, and a round in which a thread was pushed off its core is left out where enough others remain. A GPU
+has its own way, ``device_timing``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from .operands import Operands, clone, size_in_bytes
 
 BLOCK_SECONDS = 200e-6
 CACHE_STATES = ("rotate", "hot", "flush")
-CLOCKS = ("auto", "wall", "cpu")
+CLOCKS = ("auto", "wall", "cpu", "graph")
 CONFIDENCE = 0.95
 LEAST_CLEAN = 5
 MAX_ROTATED_BYTES = 512 * 2**20
@@ -77,9 +78,17 @@ def cache_size(level: int = 2) -> int:
     return usual
 
 
+def private_caches(device: str) -> int:
+    """Bytes that a working set has to exceed not to stay in the caches that one layer of a network has to itself."""
+    if device == "cuda":
+        return torch.cuda.get_device_properties().L2_cache_size
+    return cache_size(2) * torch.get_num_threads()
+
+
 @cache
-def _flush_buffer() -> torch.Tensor:
-    return torch.zeros(max(2 * cache_size(3), 64 * 2**20) // 4)
+def _flush_buffer(device: str) -> torch.Tensor:
+    size = private_caches(device) if device == "cuda" else cache_size(3)
+    return torch.zeros(max(2 * size, 64 * 2**20) // 4, device=device)
 
 
 class Rotation:
@@ -92,11 +101,12 @@ class Rotation:
 
     def __init__(self, operands: Operands, cache_state: str) -> None:
         self.cache_state = cache_state
+        self.device = operands[0].device.type
         self.copies = [operands]
         self.next = 0
         if cache_state == "rotate":
             size = max(size_in_bytes(operands), 1)
-            wanted = 2 * cache_size(2) * torch.get_num_threads() + size
+            wanted = 2 * private_caches(self.device) + size
             count = min(max(2, -(-wanted // size)), 64, max(2, MAX_ROTATED_BYTES // size))
             self.copies += [clone(operands) for _ in range(count - 1)]
 
@@ -104,20 +114,22 @@ class Rotation:
         taken = [self.copies[(self.next + call) % len(self.copies)] for call in range(calls)]
         self.next = (self.next + calls) % len(self.copies)
         if self.cache_state == "flush":
-            _flush_buffer().add_(1.0)
+            _flush_buffer(self.device).add_(1.0)
         return taken
 
     @property
     def working_set(self) -> int:
         """Bytes that pass through before a copy comes round again."""
-        flushed = _flush_buffer().nbytes if self.cache_state == "flush" else 0
+        flushed = _flush_buffer(self.device).nbytes if self.cache_state == "flush" else 0
         return flushed + sum(map(size_in_bytes, self.copies))
 
 
 def pick_clock(clock: str, threads: int, device: str = "cpu") -> str:
-    """'wall' or 'cpu' for 'auto': CPU time where one thread does all the work."""
+    """The clock meant by 'auto': CPU time where one thread does all the work, a CUDA graph's time on a GPU."""
     if clock != "auto":
         return clock
+    if device == "cuda":
+        return "graph"
     return "cpu" if threads == 1 and device == "cpu" else "wall"
 
 

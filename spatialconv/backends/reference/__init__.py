@@ -40,6 +40,7 @@ class ReferenceKernel(Kernel):
     """Functions of one module, named as the ops are."""
 
     backend = "reference"
+    devices = ("cpu", "cuda")
 
     def __init__(self, name: str, functions: dict[str, object]) -> None:
         self.name = name

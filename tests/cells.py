@@ -1,0 +1,193 @@
+"""The generated cells: kernel of the dispatcher's table × op × dtype × layout × geometry × data × place in memory.
+
+Plain pytest runs a seeded sample in which every pair of values of the factors meets; ``-m full`` runs the whole product
+of kernel, op, dtype, layout and geometry. A kernel is tested because it is listed. The same generator serves CPU
+tensors (``test_kernels.py``), CUDA kernels on their CPU twins (``emulated/``) and a GPU (``gpu/``).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import geometries
+import pytest
+import torch
+from compare import bits, check
+from operands import DATA, MEMORY, GuardedEmpty, place, values
+
+from spatialconv import dispatch
+from spatialconv.backends.base import DTYPES, Context, Plan
+from spatialconv.backends.empty import empty_plan
+from spatialconv.problem import Conv2dProblem, Problem, parse
+
+SEED = 20
+FLOATS = ("f32", "f64", "bf16", "f16")
+LAYOUTS = ("nchw", "nhwc")
+# (op, kernel, instruction-set level or GPU architecture)
+Listed = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of the product: a kernel at a level, a problem, what the operands hold and how they lie."""
+
+    kernel: str
+    level: str
+    problem: Problem
+    weight_layout: str
+    data: tuple[str, ...]
+    memory: str
+
+    def __str__(self) -> str:
+        where = f"{self.kernel}@{self.level}" if self.level else self.kernel
+        return f"{where} {self.problem} {self.memory} weight-{self.weight_layout} {'+'.join(self.data)}"
+
+    @property
+    def tier(self) -> str:
+        return "ieee" if self.problem.empty else dispatch.kernel(self.kernel).tier
+
+    def context(self, threads: int = 1) -> Context:
+        """Where the kernel's tier is allowed."""
+        return Context(threads=threads, isa=self.level, precision=dispatch.kernel(self.kernel).tier)
+
+    def refusals(self) -> list[str]:
+        """The kernel's own reasons: whether its backend is there is the caller's question."""
+        return dispatch.kernel(self.kernel).refusals(self.problem, self.context())
+
+    def plan(self, threads: int = 1) -> Plan:
+        if self.problem.empty:
+            return empty_plan(self.problem)
+        return dispatch.kernel(self.kernel).plan(self.problem, self.context(threads))
+
+
+@cache
+def problem_of(text: str, dtype: str, layout: str, device: str) -> Problem:
+    problem = parse(f"{text} {dtype} {layout} {device}")
+    if problem.op == "conv2d":
+        return problem.replace(bias=problem.oc % 2 == 0)
+    return problem.replace(indices=not problem.offsets) if problem.op == "max_pool2d" else problem
+
+
+def _taken(listed: Sequence[Listed], device: str) -> tuple[list, list]:
+    """Rows of a listed kernel and a geometry: those it takes, and those that it refuses at any level and dtype."""
+    rows = [(entry, text) for entry in listed for text in geometries.printed(entry[0])]
+    taken, refused = [], []
+    for row in rows:
+        (_, name, level), text = row
+        cells = [
+            Cell(name, level, problem_of(text, dtype, layout, device), "nchw", DATA, "dense")
+            for dtype in FLOATS
+            for layout in LAYOUTS
+        ]
+        (refused if all(cell.refusals() for cell in cells) else taken).append(row)
+    return taken, refused
+
+
+def sampled(listed: Sequence[Listed], device: str = "cpu", share: int = 1) -> list[Cell]:
+    """The seeded sample; of kernels that run slowly here one row in ``share``, another one for every kernel."""
+    taken, refused = _taken(listed, device)
+    taken = [row for index, row in enumerate(taken) if index % share == 0]
+    cells = geometries.pairwise(taken, FLOATS, LAYOUTS, LAYOUTS, DATA, MEMORY, seed=SEED)
+    # What a kernel refuses does not depend on the level, so it is counted at one.
+    first = {(op, name): level for op, name, level in reversed(listed)}
+    refused = [row for row in refused if first[row[0][:2]] == row[0][2]]
+    cells += [(*row, FLOATS[0], LAYOUTS[0], LAYOUTS[0], DATA[0], MEMORY[0]) for row in refused]
+    return [
+        Cell(name, level, problem_of(text, dtype, layout, device), weight_layout, (data,), memory)
+        for (op, name, level), text, dtype, layout, weight_layout, data, memory in cells
+    ]
+
+
+def whole(listed: Sequence[Listed], device: str = "cpu", all_data: bool = True) -> list[Cell]:
+    """Everything; each cell with all kinds of data, or with one of them in turn."""
+    cells = []
+    rotation = itertools.cycle(itertools.product(MEMORY, LAYOUTS))
+    data = itertools.cycle((DATA,) if all_data else [(kind,) for kind in DATA])
+    for op, name, level in listed:
+        for text, dtype, layout in itertools.product(geometries.printed(op), FLOATS, LAYOUTS):
+            memory, weight_layout = next(rotation)
+            problem = problem_of(text, dtype, layout, device)
+            cells.append(Cell(name, level, problem, weight_layout, next(data), memory))
+    return cells
+
+
+def wants_full(config: pytest.Config) -> bool:
+    """Whether ``-m`` asks for the tests marked full."""
+    expression = config.getoption("markexpr")
+    return "full" in expression and "not full" not in expression
+
+
+def parametrize(metafunc: pytest.Metafunc, sample: Callable[[], list[Cell]], everything: Callable[[], list[Cell]]):
+    """The cells of a test that takes a ``cell``."""
+    if "cell" in metafunc.fixturenames:
+        full = wants_full(metafunc.config)
+        marks = [pytest.mark.full] if full else []
+        cells = everything() if full else sample()
+        metafunc.parametrize("cell", [pytest.param(cell, id=str(cell), marks=marks) for cell in cells])
+
+
+def results_of(answer: object) -> tuple[torch.Tensor, ...]:
+    return answer if isinstance(answer, tuple) else (answer,)
+
+
+def identical(first: object, second: object) -> bool:
+    pairs = zip(results_of(first), results_of(second), strict=True)
+    return all(torch.equal(bits(one), bits(other)) for one, other in pairs)
+
+
+def run_guarded(monkeypatch: pytest.MonkeyPatch, plan: Plan, operands: tuple) -> object:
+    """The plan's answer, computed on poisoned and guarded memory."""
+    guarded = GuardedEmpty()
+    with monkeypatch.context() as patch:
+        guarded.patch(patch)
+        answer = plan(*operands)
+    guarded.check()
+    return answer
+
+
+def placed(cell: Cell, wide: tuple[torch.Tensor | None, ...], device: str) -> tuple[torch.Tensor | None, ...]:
+    convolution = isinstance(cell.problem, Conv2dProblem)
+    made = []
+    for position, tensor in enumerate(wide):
+        weight = convolution and position == 1 and cell.problem.op != "conv2d_grad_weight"
+        layout = cell.weight_layout if weight else cell.problem.layout
+        memory = "dense" if cell.memory == "expanded" and position > 0 else cell.memory
+        if tensor is not None:
+            dtype = DTYPES[cell.problem.dtype] if tensor.is_floating_point() else tensor.dtype
+            tensor = place(tensor, dtype, layout, memory, device)
+        made.append(tensor)
+    return tuple(made)
+
+
+def check_cell(
+    cell: Cell, monkeypatch: pytest.MonkeyPatch, device: str = "cpu", thread_counts: tuple[int, ...] = (1, 2)
+) -> None:
+    """Run the cell on tensors of a device: right, the same at every run and with any number of threads, operands left
+    alone. ``device`` is where the tensors are, which for a CPU twin is not the problem's."""
+    problem = cell.problem
+    if reasons := cell.refusals():
+        pytest.skip(f"{cell.kernel} refuses: {'; '.join(reasons)}")
+    for data in cell.data:
+        geometry = problem.replace(dtype="f64", layout="nchw", device="cpu")
+        wide, right = values(geometry, problem.dtype, data, cell.memory == "expanded")
+        operands = placed(cell, wide, device)
+        before = [None if operand is None else operand.clone() for operand in operands]
+        answer = run_guarded(monkeypatch, cell.plan(), operands)
+        result = results_of(answer)[0]
+        exact = right.indices is not None or problem.op == "max_pool2d_gather"
+        exact |= data == "integers" and not problem.op.startswith("avg")
+        check(problem, result.cpu(), right, cell.tier, exact)
+        if right.indices is not None:
+            assert torch.equal(answer[1].cpu(), right.indices)
+            assert answer[1].stride() == result.stride()
+        for threads in thread_counts:
+            again = run_guarded(monkeypatch, cell.plan(threads), operands)
+            if threads > 1 and problem.op == "conv2d_grad_weight":
+                check(problem, again, right, cell.tier, exact)
+            else:
+                assert identical(answer, again), f"another result at the next run, with {threads} threads"
+        for operand, copy in zip(operands, before, strict=True):
+            assert copy is None or torch.equal(bits(operand), bits(copy)), "an operand was written to"
