@@ -68,11 +68,12 @@ class CheckCell:
     op: str
     dtype: str
     layout: str
+    device: str = "cpu"
 
     def run(self) -> Outcome:
         """Run every case of the cell; exceptions are failures of their case."""
         passed, refused, failures = 0, [], []
-        for problem in cases(self.op, self.dtype, self.layout, self.part):
+        for problem in cases(self.op, self.dtype, self.layout, self.part, self.device):
             reasons = _refusals(problem, self.kernel, self.part)
             if reasons:
                 refused += [reason for reason in reasons if reason not in refused]
@@ -90,20 +91,27 @@ class CheckCell:
         )
 
 
-def cases(op: str, dtype: str, layout: str, part: str = "correctness") -> list[Problem]:
+def cases(op: str, dtype: str, layout: str, part: str = "correctness", device: str = "cpu") -> list[Problem]:
     """The problems that an op is checked on; adaptive windows depend on the input's size, so they cannot be shifted."""
     if op in CONV_OPS:
         texts = [f"{op} {case.removesuffix(' bias') if op != 'conv2d' else case}" for case in CONV_CASES]
     else:
         texts = [f"{op} {case}" for case in (AVG_POOL_CASES if op.startswith("avg") else MAX_POOL_CASES)]
         texts += [f"adaptive_{op} {case}" for case in ADAPTIVE_CASES if part != "equivariance"]
-        if op == "max_pool2d":
-            texts += [f"{text} indices" for text in texts]
-    return [parse(f"{text} {dtype} {layout} cpu") for text in texts]
+        with_indices = [f"{text} indices" for text in texts] if op == "max_pool2d" else []
+        if op.startswith("max") and part == "correctness":
+            with_indices += [f"{text} offsets" for text in texts if not text.startswith("adaptive")]
+        texts += with_indices
+    return [parse(f"{text} {dtype} {layout} {device}") for text in texts]
 
 
 def plan(
-    requests: Sequence[str], ops: Sequence[str], dtypes: Sequence[str], layouts: Sequence[str], parts: Sequence[str]
+    requests: Sequence[str],
+    ops: Sequence[str],
+    dtypes: Sequence[str],
+    layouts: Sequence[str],
+    parts: Sequence[str],
+    device: str = "cpu",
 ) -> list[CheckCell]:
     """The cells of a check; empty requests or ops mean all. ValueError lists the known words."""
     for word, known, name in (
@@ -128,14 +136,14 @@ def plan(
             if part == "gradients":
                 names = [name.partition(":")[0] for name in names]
             for name in dict.fromkeys(names):
-                cells += [CheckCell(part, name, op, dtype, layout) for dtype in dtypes for layout in layouts]
+                cells += [CheckCell(part, name, op, dtype, layout, device) for dtype in dtypes for layout in layouts]
     return cells
 
 
 def _refusals(problem: Problem, request: str, part: str) -> list[str]:
     """Why a case does not run; a gradient needs every pass's kernel."""
     problems = [problem, *(_gradients(problem) if part == "gradients" else ())]
-    context = dispatch.current_context("cpu")
+    context = dispatch.current_context(problem.device)
     for one in problems:
         names = dispatch.candidates(one.op, request)
         found = [dispatch.reasons_against(name, one, context) for name in names]
@@ -148,7 +156,7 @@ def _gradients(problem: Problem) -> list[Problem]:
     if isinstance(problem, Conv2dProblem):
         return [problem.replace(op=f"conv2d_{name}", bias=False) for name in ("grad_input", "grad_weight")]
     op = {"max_pool2d": "max_pool2d_scatter", "avg_pool2d": "avg_pool2d_grad_input"}[problem.op]
-    return [problem.replace(op=op, indices=False)]
+    return [problem.replace(op=op, indices=False, offsets=False)]
 
 
 def _correctness(problem: Problem, kernel: str) -> str | None:
@@ -170,7 +178,7 @@ def _gradients_right(problem: Problem, request: str) -> str | None:
     result = _public(problem, request)(*leaves)
     values = result[0] if isinstance(result, tuple) else result
     generator = torch.Generator().manual_seed(1)
-    grad_output = torch.randn(values.shape, generator=generator).to(values.dtype)
+    grad_output = torch.randn(values.shape, generator=generator).to(values)
     found = torch.autograd.grad(values, [leaf for leaf in leaves if leaf is not None], grad_output)
     for gradient, got in zip(_gradients(problem), found, strict=False):
         if isinstance(gradient, Conv2dProblem):

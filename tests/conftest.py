@@ -1,9 +1,18 @@
-"""The report of the generated tests: how many cells ran and were skipped, kernel by kernel, and why; and --sample."""
+"""The report of the generated tests: how many cells ran and were skipped, kernel by kernel, and why; and --sample.
+
+Without a GPU Triton's kernels run in its interpreter, which has to be said before anything imports triton.
+"""
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from zlib import crc32
+
+import torch
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 def pytest_addoption(parser) -> None:

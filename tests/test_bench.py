@@ -10,7 +10,20 @@ import pytest
 import torch
 
 from spatialconv import dispatch
-from spatialconv.bench import gate, operands, peers, plot, results, roofline, runner, suites, timing, tolerance, tuning
+from spatialconv.bench import (
+    gate,
+    operands,
+    peers,
+    plot,
+    results,
+    roofline,
+    runner,
+    suites,
+    table,
+    timing,
+    tolerance,
+    tuning,
+)
 from spatialconv.problem import Conv2dProblem, parse
 
 # Peaks that nothing here reaches and that are not so high that anything would look impossible.
@@ -341,3 +354,14 @@ def test_tuning_keeps_only_right_and_surely_faster_kernels(monkeypatch):
     monkeypatch.setattr(gate, "judge", lambda *arguments: next(verdicts))
     found = pretend(1.0, 0.5)
     assert not found.changed and found.wrong == {"reference:im2col": "pretended"}
+
+
+def test_the_worst_rows_stand_first(tmp_path, tiny):
+    chosen = settings(tiny, budget=0.0)
+    bench = runner.Bench(chosen, LIMITS)
+    rows = [bench.row(work) for work in runner.plan(chosen)[:6]]
+    rows.append(rows[0] | {"status": "failed", "reason": "planted"})
+    lines = table.worst_first(rows).splitlines()
+    ratios = [float(line.split()[0]) for line in lines[1:-1]]
+    assert len(ratios) == 6 and ratios == sorted(ratios)
+    assert "planted" in lines[-1]

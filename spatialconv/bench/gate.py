@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from ..backends.base import DTYPES
+from ..backends.reference.pool import as_indices, as_offsets
 from ..problem import Conv2dProblem, Pool2dProblem, Problem
 from ..shapes import output_layout
 from . import tolerance
@@ -40,12 +41,15 @@ class Truth:
 def truth(problem: Problem, operands: Operands) -> Truth:
     """What torch computes in float64 from these operands."""
     wide = [_widen(tensor) for tensor in operands]
+    offsets = getattr(problem, "offsets", False)
+    if offsets and len(wide) > 1:
+        wide[1] = as_indices(problem, wide[1])
     if isinstance(problem, Conv2dProblem):
         sizes = [None if tensor is None else tensor.abs() for tensor in wide]
         return Truth(_convolve(problem, wide), _convolve(problem, sizes))
     if problem.op == "max_pool2d":
         values, found = _max_pool(problem, wide[0])
-        return Truth(values, None, found)
+        return Truth(values, None, as_offsets(problem, found) if offsets else found)
     if problem.op == "max_pool2d_scatter":
         return Truth(_scatter(problem, *wide), _scatter(problem, wide[0].abs(), wide[1]))
     if problem.op == "max_pool2d_gather":

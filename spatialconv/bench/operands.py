@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from ..backends.base import DTYPES
+from ..backends.reference.pool import as_offsets
 from ..problem import Conv2dProblem, Pool2dProblem, Problem
 from ..shapes import memory_format
 
@@ -40,11 +41,13 @@ def make(problem: Problem, seed: int = 0) -> Operands:
 
 
 def indices(problem: Pool2dProblem, input: torch.Tensor) -> torch.Tensor:
-    """The positions of the maxima of an input, as torch returns them, dense in the problem's layout."""
+    """The positions of the maxima of an input, as torch returns them, or window offsets where the problem keeps those;
+    dense in the problem's layout."""
     if problem.adaptive:
         found = F.adaptive_max_pool2d(input.float(), (problem.oh, problem.ow), return_indices=True)[1]
     else:
         found = F.max_pool2d(input.float(), *window(problem), problem.ceil, return_indices=True)[1]
+    found = as_offsets(problem, found) if problem.offsets else found
     return found.contiguous(memory_format=memory_format(problem.layout))
 
 

@@ -142,6 +142,23 @@ def report(rows: Sequence[dict], peers: Sequence[str], width: int = 180) -> Grou
     return Group(*parts)
 
 
+def worst_first(rows: Sequence[dict], peer: str = TORCH) -> str:
+    """One line a row as plain text, the lowest ratio to the peer first, then what was not measured and why."""
+    measured = [row for row in rows if row["status"] == "ok" and row["peers"].get(peer, {}).get("ratio") is not None]
+    lines = [f"{f'{peer} time / ours':28} {'roof':5} {'ours':10} {'kernel':25} problem (caches)"]
+    for row in sorted(measured, key=lambda row: row["peers"][peer]["ratio"]):
+        entry, time = row["peers"][peer], seconds(row["ours"]["median"])
+        bounds = f"{entry['ratio']:6.2f} ({entry['low']:.2f}-{entry['high']:.2f})"
+        share = f"{100 * row['roofline']['share']:3.0f}%"
+        lines.append(f"{bounds:28} {share:5} {time:10} {row['kernel']:25} {row['problem']} ({row['cache']})")
+    lines += [
+        f"{row['status']}: {row['backend']} {row['problem']}: {row.get('reason', '')}"
+        for row in rows
+        if row["status"] != "ok"
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def changes_table(changes: Sequence[Change]) -> Group:
     """What became slower or faster beyond both runs' bounds, relative to the peer."""
     table = Table(

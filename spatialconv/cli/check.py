@@ -28,6 +28,7 @@ def check(
     part: list[str] = typer.Option(
         ["correctness", "gradients", "equivariance"], help="What is checked. May be given several times."
     ),
+    device: str = typer.Option("cpu", help="cpu or cuda."),
     threads: int | None = typer.Option(None, min=1, help="As with torch.set_num_threads."),
 ) -> None:
     import torch
@@ -39,9 +40,13 @@ def check(
 
     if threads:
         torch.set_num_threads(threads)
+    if device not in ("cpu", "cuda"):
+        raise typer.BadParameter(f"expected cpu or cuda, got {device!r}", param_hint="--device")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise typer.BadParameter("this torch sees no CUDA device", param_hint="--device")
     layouts = ("nchw", "nhwc") if layout == "both" else (layout,)
     try:
-        cells = checks.plan(backend, op, dtype, layouts, part)
+        cells = checks.plan(backend, op, dtype, layouts, part, device)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     console = Console()
