@@ -121,7 +121,7 @@ def main(
 
 def test_steps(run: Run, seconds: float) -> None:
     tests = ROOT / "tests"
-    run.command("instructions", [*PYTEST, str(tests / "gpu" / "test_instructions_gpu.py")], 0.2 * seconds)
+    run.command("instructions", [*PYTEST, str(tests / "emulated"), "-k", "instructions and gpu"], 0.2 * seconds)
     run.command("device", [*PYTEST, str(tests / "gpu" / "test_device.py")], 0.25 * seconds)
     run.command("matrix", [*PYTEST, str(tests / "gpu" / "test_kernels_gpu.py")], 0.4 * seconds)
     tool = sanitizer()

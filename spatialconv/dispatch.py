@@ -17,26 +17,49 @@ from .backends.empty import empty_plan
 from .errors import BackendUnavailableError, ReferenceFallbackWarning, UnsupportedProblemError
 from .problem import Conv2dProblem, Problem, parse
 
+_CUDA_CONV = (
+    "extension:cuda_depthwise", "extension:cuda_wgmma", "extension:cuda_mma", "extension:cuda_mma_tf32",
+    "extension:cuda_simt",
+)  # fmt: skip
 # For every op the kernels in the order in which they are asked, the universal one last. A new kernel is one word here
 # and one entry in its backend's `kernels`; tests, benchmark and `check` find it from this table.
 TABLE: dict[str, tuple[str, ...]] = {
     "conv2d": (
         "extension:depthwise", "extension:gemm", "extension:direct",
-        "numba:depthwise", "numba:gemm", "numba:direct", "reference:im2col",
+        *_CUDA_CONV,
+        "numba:depthwise", "numba:gemm", "numba:direct",
+        "triton:depthwise", "triton:implicit_gemm_tf32", "triton:implicit_gemm", "triton:implicit_gemm_tf32x3",
+        "reference:im2col",
     ),
     "conv2d_grad_input": (
         "extension:depthwise", "extension:gemm", "extension:direct",
-        "numba:depthwise", "numba:gemm", "numba:direct", "reference:im2col",
+        *_CUDA_CONV,
+        "numba:depthwise", "numba:gemm", "numba:direct",
+        "triton:depthwise", "triton:implicit_gemm_tf32", "triton:implicit_gemm", "triton:implicit_gemm_tf32x3",
+        "reference:im2col",
     ),
     "conv2d_grad_weight": (
         "extension:depthwise", "extension:gemm", "extension:direct",
-        "numba:depthwise", "numba:gemm", "numba:direct", "reference:im2col",
+        *_CUDA_CONV,
+        "numba:depthwise", "numba:gemm", "numba:direct",
+        "triton:depthwise", "triton:implicit_gemm_tf32", "triton:implicit_gemm", "triton:implicit_gemm_tf32x3",
+        "reference:im2col",
     ),
-    "max_pool2d": ("extension:rows", "numba:rows", "reference:taps"),
-    "max_pool2d_scatter": ("extension:planes", "numba:planes", "reference:taps"),
-    "max_pool2d_gather": ("extension:planes", "numba:planes", "reference:taps"),
-    "avg_pool2d": ("extension:rows", "numba:rows", "reference:taps"),
-    "avg_pool2d_grad_input": ("extension:rows", "numba:planes", "reference:taps"),
+    "max_pool2d": (
+        "extension:rows", "extension:cuda_windows", "numba:rows", "triton:windows", "reference:taps",
+    ),
+    "max_pool2d_scatter": (
+        "extension:planes", "extension:cuda_windows", "numba:planes", "triton:windows", "reference:taps",
+    ),
+    "max_pool2d_gather": (
+        "extension:planes", "extension:cuda_windows", "numba:planes", "triton:windows", "reference:taps",
+    ),
+    "avg_pool2d": (
+        "extension:rows", "extension:cuda_windows", "numba:rows", "triton:windows", "reference:taps",
+    ),
+    "avg_pool2d_grad_input": (
+        "extension:rows", "extension:cuda_windows", "numba:planes", "triton:windows", "reference:taps",
+    ),
 }  # fmt: skip
 
 AUTO = "auto"
@@ -229,6 +252,8 @@ def _ask(problem: Problem, request: str, context: Context) -> _Asked:
     refused: list[tuple[str, tuple[str, ...]]] = []
     for name in names:
         reasons = reasons_against(name, problem, context)
+        if request == AUTO and not reasons:
+            reasons = tuple(kernel(name).refuse_automatic())
         if not reasons:
             break
         refused.append((name, reasons))

@@ -10,6 +10,7 @@ ENVIRONMENT = {
     "SPATIALCONV_BACKEND": "backend or kernel to use where neither backend= nor use_backend() says (default: auto)",
     "SPATIALCONV_CPU_ISA": "instruction-set level of the extension: baseline, avx2, avx512 (default: the best here)",
     "SPATIALCONV_CACHE": "folder of measured tables and of Numba's machine code (default: the user's cache folder)",
+    "SPATIALCONV_CUDA": "at install: 1 builds the CUDA kernels, 0 does not (default: where nvcc and a driver are)",
     "SPATIALCONV_REQUIRE_EXT": "at install: 1 makes a failed build of the extension an error (default: 0)",
 }
 

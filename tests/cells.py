@@ -71,33 +71,34 @@ def problem_of(text: str, dtype: str, layout: str, device: str) -> Problem:
     return problem.replace(indices=not problem.offsets) if problem.op == "max_pool2d" else problem
 
 
-def _taken(listed: Sequence[Listed], device: str) -> tuple[list, list]:
-    """Rows of a listed kernel and a geometry: those it takes, and those that it refuses at any level and dtype."""
-    rows = [(entry, text) for entry in listed for text in geometries.printed(entry[0])]
-    taken, refused = [], []
-    for row in rows:
-        (_, name, level), text = row
-        cells = [
-            Cell(name, level, problem_of(text, dtype, layout, device), "nchw", DATA, "dense")
-            for dtype in FLOATS
-            for layout in LAYOUTS
-        ]
-        (refused if all(cell.refusals() for cell in cells) else taken).append(row)
-    return taken, refused
+def _takes(entry: Listed, text: str, dtype: str, device: str) -> bool:
+    _, name, level = entry
+    return any(
+        not Cell(name, level, problem_of(text, dtype, layout, device), "nchw", DATA, "dense").refusals()
+        for layout in LAYOUTS
+    )
 
 
 def sampled(listed: Sequence[Listed], device: str = "cpu", share: int = 1) -> list[Cell]:
-    """The seeded sample; of kernels that run slowly here one row in ``share``, another one for every kernel."""
-    taken, refused = _taken(listed, device)
-    taken = [row for index, row in enumerate(taken) if index % share == 0]
-    cells = geometries.pairwise(taken, FLOATS, LAYOUTS, LAYOUTS, DATA, MEMORY, seed=SEED)
-    # What a kernel refuses does not depend on the level, so it is counted at one.
-    first = {(op, name): level for op, name, level in reversed(listed)}
-    refused = [row for row in refused if first[row[0][:2]] == row[0][2]]
-    cells += [(*row, FLOATS[0], LAYOUTS[0], LAYOUTS[0], DATA[0], MEMORY[0]) for row in refused]
+    """The seeded sample; of kernels that run slowly here one geometry in ``share``, though
+    at least eight, and others for every kernel."""
+    rows: list[tuple] = []
+    refused: dict[tuple[str, str, str], tuple] = {}
+    for number, entry in enumerate(listed):
+        texts = geometries.printed(entry[0])
+        dtypes = [dtype for dtype in FLOATS if any(_takes(entry, text, dtype, device) for text in texts)]
+        taken = [text for text in texts if any(_takes(entry, text, dtype, device) for dtype in dtypes)]
+        step = min(share, max(len(taken) // 8, 1))
+        mine = [(entry, text) for index, text in enumerate(taken) if (index + number) % step == 0]
+        rows += geometries.pairwise(mine, dtypes, LAYOUTS, LAYOUTS, DATA, MEMORY, seed=SEED)
+        # What a kernel refuses does not depend on the level, so it is counted at one; a dtype once, not by geometry.
+        missing = [(text, FLOATS[0] if dtypes == [] else dtypes[0]) for text in texts if text not in taken]
+        for text, dtype in [*missing, *((taken[0], dtype) for dtype in FLOATS if taken and dtype not in dtypes)]:
+            refused.setdefault((*entry[:2], f"{text} {dtype}"), (entry, text, dtype))
+    rows += [(*row, LAYOUTS[0], LAYOUTS[0], DATA[0], MEMORY[0]) for row in refused.values()]
     return [
         Cell(name, level, problem_of(text, dtype, layout, device), weight_layout, (data,), memory)
-        for (op, name, level), text, dtype, layout, weight_layout, data, memory in cells
+        for (op, name, level), text, dtype, layout, weight_layout, data, memory in rows
     ]
 
 

@@ -18,7 +18,7 @@ LAYERS = (
     ("threads",),
     ("backends.base",),
     ("backends.empty",),
-    ("backends.reference", "backends.extension", "backends.numba"),
+    ("backends.reference", "backends.extension", "backends.numba", "backends.triton"),
     ("backends",),
     ("tuned",),
     ("dispatch",),
@@ -34,7 +34,7 @@ LAYERS = (
     ("cli",),
     ("",),
 )
-EACH_ALONE = LAYERS.index(("backends.reference", "backends.extension", "backends.numba"))
+EACH_ALONE = LAYERS.index(("backends.reference", "backends.extension", "backends.numba", "backends.triton"))
 # What may be imported in one place only: outside packages, and the compiled module.
 ONLY_IN = {
     "numba": "backends.numba",
@@ -53,7 +53,7 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-MODULES = {module_name(path) for path in FILES} | {"backends.extension._C"}
+MODULES = {module_name(path) for path in FILES} | {"backends.extension._C", "backends.extension._CUDA"}
 
 
 def layer(module: str) -> tuple[int, str]:
@@ -102,7 +102,7 @@ def violations(source: str, module: str, is_package: bool) -> list[str]:
         # The root holds the version, which everything may show.
         if name == "" or name == module:
             continue
-        if name.endswith("._C") and entry != "backends.extension":
+        if name.endswith(("._C", "._CUDA")) and entry != "backends.extension":
             wrong.append(f"{module}: the compiled module is imported in its own folder only")
         other, other_entry = layer(name)
         if other > number or (other == number and entry != other_entry and number == EACH_ALONE):
@@ -115,9 +115,10 @@ def test_imports_go_downwards(path: Path) -> None:
     assert violations(path.read_text(), module_name(path), path.name == "__init__.py") == []
 
 
-def test_the_compiled_module_is_named_in_its_loader_only() -> None:
-    naming = [path.relative_to(ROOT).as_posix() for path in FILES if '"._C"' in path.read_text()]
-    assert naming == ["backends/extension/loader.py"]
+@pytest.mark.parametrize(("name", "place"), [('"._C"', "loader"), ('"._CUDA"', "cuda_loader")])
+def test_a_compiled_module_is_named_in_its_loader_only(name: str, place: str) -> None:
+    naming = [path.relative_to(ROOT).as_posix() for path in FILES if name in path.read_text()]
+    assert naming == [f"backends/extension/{place}.py"]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -23,21 +24,25 @@ import spatialconv
 from spatialconv import dispatch, errors, threads
 from spatialconv.backends import load
 from spatialconv.backends.base import Context
+from spatialconv.backends.numba.correlation import forward_correlation
+from spatialconv.backends.numba.staging import staging_of
+from spatialconv.bench.suites import fit
+from spatialconv.bench.suites import load as load_suite
 from spatialconv.problem import parse
 
 numba = pytest.importorskip("numba", reason="numba is not installed")
 KERNELS = [(op, name) for op, names in dispatch.TABLE.items() for name in names if name.startswith("numba:")]
 
 
-def fresh(code: str, folder: Path, **variables: str) -> subprocess.CompletedProcess:
-    """The code in a new process with its own cache folder, away from any source tree."""
+def fresh(code: str, folder: Path, given: str = "", **variables: str) -> subprocess.CompletedProcess:
+    """The code in a new process with its own cache folder, away from any source tree; it reads what is given."""
     known = {
         name: value for name, value in os.environ.items() if name not in ("NUMBA_CACHE_DIR", "SPATIALCONV_BACKEND")
     }
     environment = {**known, "SPATIALCONV_CACHE": str(folder), **variables}
     command = [sys.executable, "-c", code]
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env=environment, cwd=tempfile.gettempdir()
+        command, capture_output=True, text=True, check=False, env=environment, cwd=tempfile.gettempdir(), input=given
     )
     assert done.returncode == 0, done.stderr
     return done
@@ -91,7 +96,7 @@ def test_torchs_number_of_threads_is_obeyed(thread_count: None) -> None:
         shares.clear()
         choice = dispatch.choose(problem, "numba:gemm")
         assert choice.context.threads == count
-        function = compiler.compiled("gemm", "correlate", "f32")
+        function = compiler.compiled("gemm_staged", "correlate", "f32")
         kept = function._pool
         function._pool = pool
         try:
@@ -111,8 +116,8 @@ def test_without_a_pool_it_runs_serially(monkeypatch: pytest.MonkeyPatch) -> Non
     image, weight = torch.rand(problem.input_shape), torch.rand(problem.weight_shape)
     plan = dispatch.kernel("numba:gemm").plan(problem, Context(threads=2))
     expected = plan(image, weight, None)
-    for name in ("pack_weights", "correlate"):
-        monkeypatch.setattr(compiler.compiled("gemm", name, "f32"), "_pool", None)
+    for module, name in (("gemm", "pack_weights"), ("gemm_staged", "correlate")):
+        monkeypatch.setattr(compiler.compiled(module, name, "f32"), "_pool", None)
     assert torch.equal(plan(image, weight, None), expected)
 
 
@@ -121,7 +126,7 @@ def test_a_failure_of_the_pool_is_raised(monkeypatch: pytest.MonkeyPatch) -> Non
 
     problem = parse("conv2d n2 ic32 ih28 iw28 oc32 kh3 kw3 ph1 pw1")
     plan = dispatch.kernel("numba:gemm").plan(problem, Context(threads=2))
-    monkeypatch.setattr(compiler.compiled("gemm", "correlate", "f32"), "_pool", lambda *args: 7)
+    monkeypatch.setattr(compiler.compiled("gemm_staged", "correlate", "f32"), "_pool", lambda *args: 7)
     with pytest.raises(RuntimeError, match="thread pool failed"):
         plan(torch.rand(problem.input_shape), torch.rand(problem.weight_shape), None)
 
@@ -231,7 +236,10 @@ def test_the_users_own_cache_folder_rules(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_to_costs_the_cache_only(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
+    sources = Path(spatialconv.__file__).parent / "backends" / "numba"
+    before = set(sources.rglob("*.nb*"))
     assert fresh(USE, blocked / "below").stdout == ANSWER
+    assert set(sources.rglob("*.nb*")) == before, "code was kept where numba notices no change of what is called"
 
 
 def test_asking_compiles_nothing(tmp_path: Path) -> None:
@@ -262,6 +270,76 @@ except errors.BackendUnavailableError as error:
 print(spatialconv.backends()["numba"].available, spatialconv.backends()["numba"].reason)
 print(tuple(spatialconv.conv2d(image, weight).shape))
 """
+
+
+NARROWER = """
+import torch, spatialconv, sys
+from spatialconv import dispatch
+from spatialconv.bench import operands
+from spatialconv.problem import parse
+from spatialconv.backends.numba import vectors
+print(vectors.VECTOR_BYTES)
+for text in sys.stdin.read().splitlines():
+    problem = parse(text)
+    given = operands.make(problem)
+    ours, judge = (dispatch.choose(problem, name).plan(*given) for name in ("numba", "reference"))
+    ours, judge = (answer[0] if isinstance(answer, tuple) else answer for answer in (ours, judge))
+    error = (ours - judge).abs().max() / judge.abs().max()
+    print(problem, float(error)) if not error < 1e-5 else None
+"""
+LAYERS = """
+conv2d n1 ic5 ih17 iw30 oc19 kh3 kw3 ph1 pw1
+conv2d n2 ic12 ih31 iw29 oc9 kh3 kw5 sh2 sw2 ph1 pw2 g3 bias
+conv2d_grad_input n1 ic6 ih20 iw33 oc8 kh3 kw3 ph1 pw1
+conv2d_grad_weight n2 ic6 ih20 iw21 oc8 kh3 kw3 ph1 pw1
+conv2d n1 ic20 ih15 iw23 oc20 kh3 kw3 sh2 sw2 ph1 pw1 g20
+conv2d n1 ic9 ih15 iw15 oc9 kh5 kw5 ph2 pw2 g9
+max_pool2d n1 ic11 ih20 iw37 kh3 kw3 sh2 sw2 ph1 pw1
+avg_pool2d n1 ic11 ih20 iw37 kh3 kw3 sh1 sw1
+adaptive_avg_pool2d n1 ic11 ih7 iw7 oh1 ow1
+"""
+
+
+@pytest.mark.full
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names levels of x86-64")
+@pytest.mark.parametrize(
+    ("cpu", "features", "width"),
+    [("haswell", "+avx2,+avx,+fma,+bmi,+bmi2,+sse4.2", 32), ("nehalem", "+sse4.2,+sse4.1,+ssse3", 16)],
+)
+def test_machines_with_narrower_vectors(cpu: str, features: str, width: int, tmp_path: Path) -> None:
+    texts = [f"{line} f32 {layout} cpu" for line in LAYERS.split("\n") if line for layout in ("nchw", "nhwc")]
+    names = {"NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": features}
+    assert fresh(NARROWER, tmp_path, given="\n".join(texts), **names).stdout == f"{width}\n"
+
+
+def problems_of(suite: str) -> list[str]:
+    return [
+        str(fit(layer, 8, "f32", layout, "cpu").problem)
+        for layer in load_suite(suite)
+        for layout in ("nchw", "nhwc")
+        if layer.problem.op == "conv2d" and not layer.problem.depthwise
+    ]
+
+
+@pytest.mark.parametrize("text", problems_of("resnet50"))
+def test_a_staged_band_holds_what_its_tiles_read(text: str) -> None:
+    """The layers with filters of more than a point are read from a staged band, inside of it; the others are packed."""
+    problem, lanes, tall_rows, wide_vectors = parse(text), 16, 14, 3
+    correlation = forward_correlation(problem)
+    staging = staging_of(correlation, 4, lanes, tall_rows, wide_vectors)
+    wide_enough = problem.ow >= 14 or (problem.layout == "nchw" and problem.ow >= 7)
+    assert (staging is not None) == (problem.kh * problem.kw > 1 and wide_enough)
+    if staging is None:
+        return
+    assert staging.band * staging.bands >= problem.oh > staging.band * (staging.bands - 1)
+    assert len(staging.offsets) * staging.run == correlation.depth
+    if problem.layout == "nhwc":
+        place = (staging.band - 1) * problem.sh * staging.row_pitch
+        place += (problem.ow - 1) * problem.sw * staging.pixel_pitch + staging.run
+    else:
+        run = (staging.band - 1) * staging.row_pitch + problem.ow
+        place = (staging.run - 1) * staging.channel_pitch + -(-run // lanes) * lanes
+    assert max(staging.offsets) + place <= staging.size
 
 
 def test_without_numba_everything_else_works(tmp_path: Path) -> None:

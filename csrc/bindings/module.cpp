@@ -1,7 +1,5 @@
-// The Python module: addresses and integers in, integers out. It knows nothing of tensors; shapes, dtypes and strides
-// are checked in Python before a call arrives here.
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+// The Python module of the CPU kernels.
+#include "arguments.h"
 
 #include <atomic>
 #include <cstdint>
@@ -27,6 +25,12 @@ using spatialconv::Buffers;
 using spatialconv::IsaLevel;
 using spatialconv::KernelEntry;
 using spatialconv::KernelTable;
+using spatialconv::bindings::address;
+using spatialconv::bindings::append;
+using spatialconv::bindings::dtype_name;
+using spatialconv::bindings::method;
+using spatialconv::bindings::struct_sizes;
+using spatialconv::bindings::takes;
 
 #if defined(__x86_64__)
 bool cpu_has_f16c() {
@@ -52,32 +56,6 @@ int runnable_levels(const IsaLevel* (&out)[3]) {
   if (cpu_runs_avx512()) out[count++] = &spatialconv::avx512::isa_level;
 #endif
   return count;
-}
-
-const char* dtype_name(spatialconv::DType dtype) {
-  switch (dtype) {
-    case spatialconv::DType::f32:
-      return "f32";
-    case spatialconv::DType::f64:
-      return "f64";
-    case spatialconv::DType::bf16:
-      return "bf16";
-    case spatialconv::DType::f16:
-      return "f16";
-  }
-  return "?";
-}
-
-bool takes(const char* function, Py_ssize_t expected, Py_ssize_t given) {
-  if (expected == given) return true;
-  PyErr_Format(PyExc_TypeError, "%s() takes exactly %zd arguments (%zd given)", function, expected, given);
-  return false;
-}
-
-// A failed conversion leaves Python's error set; callers ask PyErr_Occurred once after all of their arguments.
-template <class T>
-T* address(PyObject* value) {
-  return static_cast<T*>(PyLong_AsVoidPtr(value));
 }
 
 PyObject* levels(PyObject*, PyObject* const*, Py_ssize_t count) {
@@ -112,12 +90,10 @@ PyObject* kernels(PyObject*, PyObject* const* args, Py_ssize_t count) {
         const KernelEntry& entry = table.entries[k];
         PyObject* row = Py_BuildValue("(sssN)", entry.op, entry.name, dtype_name(entry.dtype),
                                       PyLong_FromVoidPtr(const_cast<KernelEntry*>(&entry)));
-        if (row == nullptr || PyList_Append(rows, row) != 0) {
-          Py_XDECREF(row);
+        if (!append(rows, row)) {
           Py_DECREF(rows);
           return nullptr;
         }
-        Py_DECREF(row);
       }
     }
     return rows;
@@ -189,18 +165,6 @@ PyObject* set_parallel_for(PyObject*, PyObject* const* args, Py_ssize_t count) {
   if (PyErr_Occurred() != nullptr) return nullptr;
   spatialconv::g_parallel_for.store(reinterpret_cast<spatialconv::ParallelFor>(function), std::memory_order_release);
   Py_RETURN_NONE;
-}
-
-PyObject* struct_sizes(PyObject*, PyObject* const*, Py_ssize_t count) {
-  if (!takes("struct_sizes", 0, count)) return nullptr;
-  return Py_BuildValue("(nn)", static_cast<Py_ssize_t>(sizeof(spatialconv::Conv2d)),
-                       static_cast<Py_ssize_t>(sizeof(spatialconv::Pool2d)));
-}
-
-using FastFunction = PyObject* (*)(PyObject*, PyObject* const*, Py_ssize_t);
-
-PyMethodDef method(const char* name, FastFunction function, const char* doc) {
-  return {name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function)), METH_FASTCALL, doc};
 }
 
 PyMethodDef g_methods[] = {

@@ -7,7 +7,7 @@ from importlib import import_module
 
 from .base import Backend
 
-NAMES = ("extension", "numba", "reference")
+NAMES = ("extension", "numba", "triton", "reference")
 
 
 @cache

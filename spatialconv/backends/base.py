@@ -73,6 +73,10 @@ class Kernel(ABC):
         """The reasons against the sizes of a problem whose op the kernel computes."""
         return []
 
+    def refuse_automatic(self) -> list[str]:
+        """Why the kernel should not run unless it is asked for by name."""
+        return []
+
     @abstractmethod
     def plan(self, problem: Problem, context: Context) -> Plan:
         """A callable that runs the problem; called only where ``refusals`` is empty."""

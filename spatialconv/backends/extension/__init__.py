@@ -1,4 +1,4 @@
-"""The compiled backend: C++ on CPU tensors, one build of every kernel per instruction-set level.
+"""The compiled backend: C++ on CPU tensors, one build of every kernel per instruction-set level, and CUDA.
 
 ``direct``     the convolution's own loop nest over a register tile, vectors along channels (nhwc) or width (nchw):
                Georganas et al., "Anatomy of High-Performance Deep Learning Convolutions on SIMD Architectures", 2018.
@@ -8,13 +8,21 @@
 ``depthwise``  one input channel a group: nothing is summed over channels, so every tap is a multiply-add of rows.
 ``rows``       pooling first along each row, then over the rows of a window; overlapping windows share the first step.
 ``planes``     the scatter and the gather by max pooling's indices.
+
+``cuda_wgmma``      implicit GEMM on Hopper's warpgroup instructions: one warp drives its copy engine, two warpgroups
+                    multiply.
+``cuda_mma``        implicit GEMM on tensor cores, fed by asynchronous copies through swizzled shared memory; in
+                    ``cuda_mma_tf32`` float32 operands are rounded to tf32.
+``cuda_simt``       implicit GEMM on the ordinary arithmetic units, for every problem.
+``cuda_depthwise``  as ``depthwise``, a strip of outputs and a vector of channels or pixels a thread.
+``cuda_windows``    pooling, its scatter and its gather, each output by one thread: nothing is added atomically.
 """
 
 from __future__ import annotations
 
 from ...problem import CONV_OPS
 from ..base import Backend
-from . import loader
+from . import cuda_kernels, loader
 from .kernels import ConvKernel, DepthwiseKernel, GemmKernel, PoolKernel
 
 
@@ -26,6 +34,7 @@ class Extension(Backend):
         ConvKernel("direct", tuple(CONV_OPS)),
         PoolKernel("rows", ("max_pool2d", "avg_pool2d", "avg_pool2d_grad_input")),
         PoolKernel("planes", ("max_pool2d_scatter", "max_pool2d_gather")),
+        *cuda_kernels.KERNELS,
     )
 
     def unavailable(self) -> str | None:

@@ -7,6 +7,11 @@ from numba import njit
 
 @njit(error_model="numpy")
 def ceil_div(a, b):
+    # Divisions by the usual strides are spared, which shows where rows are short.
+    if b == 1:
+        return a
+    if b == 2:
+        return (a + 1) >> 1
     return -(-a // b)
 
 

@@ -1,7 +1,7 @@
 """Average pooling and its gradient, window by window: rows of the window first, then its columns.
 
 Forward, a task is one output row: of one channel (nchw), of all (nhwc). Backward, it is one plane (nchw) or a chunk of
-the channels of an image (nhwc).
+the channels of an image (nhwc). Where one window is the whole plane, its elements are summed as one run of memory.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ from __future__ import annotations
 from numba import njit
 
 from . import pool_fields as f
-from .max_pool import fill
+from .copies import fill
 from .max_pool_planes import part
 from .memory import as_element, elements, integers, itemsize, moved
+from .vectors import add, divide, lanes, load, load_even, load_first, splat, store, store_first, sum_of_lanes
 from .windows import column_window, row_window, window_divisor
 
 
 @njit(error_model="numpy")
-def add(sums, values, step, count):
+def add_to(sums, values, step, count):
     """sums[i] += values[i * step]."""
     if step == 1:
         for i in range(count):
@@ -27,12 +28,6 @@ def add(sums, values, step, count):
     else:
         for i in range(count):
             sums[i] += values[i * step]
-
-
-@njit(error_model="numpy")
-def divide(sums, divisors, count):
-    for i in range(count):
-        sums[i] /= divisors[i]
 
 
 @njit(error_model="numpy")
@@ -51,21 +46,28 @@ def avg_pool2d(begin, end, context):
             if p[f.NHWC]:
                 at = task // p[f.OH] * p[f.Y_N] + oh * p[f.Y_H]
                 average_pixels(p, moved(x, task // p[f.OH] * p[f.X_N]), moved(y, at), oh)
+            elif p[f.ADAPTIVE] and p[f.OH] == 1 and p[f.OW] == 1:
+                y[task] = average(moved(x, task * (p[f.IH] * p[f.IW])), p[f.IH] * p[f.IW])
             else:
                 average_row(p, moved(x, task // p[f.OH] * (p[f.IH] * p[f.IW])), moved(y, task * p[f.OW]), scratch, oh)
 
 
 @njit(error_model="numpy")
+def average(values, count):
+    total, width = splat(values, 0), lanes(values)
+    for i in range(0, count, width):
+        total = add(total, load_first(values, i, count - i))
+    return sum_of_lanes(total) / as_element(values, count)
+
+
+@njit(error_model="numpy")
 def average_row(p, plane, y, scratch, oh):
     """``scratch`` holds the divisors, then the sum of each column, 0 where the image is padded."""
-    first, count, step = row_window(p, oh)
     nothing = as_element(y, 0)
     left = 0 if p[f.ADAPTIVE] else p[f.PW]
-    padded = moved(scratch, p[f.OW])
+    padded = moved(scratch, p[f.OW] + lanes(y))
     columns = moved(padded, left)
-    fill(columns, p[f.IW], nothing)
-    for tap in range(count):
-        add(columns, moved(plane, (first + tap * step) * p[f.IW]), 1, p[f.IW])
+    sums_of_columns(p, plane, columns, oh)
     for ow in range(p[f.OW]):
         scratch[ow] = as_element(y, window_divisor(p, oh, ow))
     if p[f.ADAPTIVE]:
@@ -74,14 +76,42 @@ def average_row(p, plane, y, scratch, oh):
             total = nothing
             for i in range(begin, begin + taps):
                 total += columns[i]
-            y[ow] = total
-    else:
-        fill(padded, left, nothing)
-        fill(moved(columns, p[f.IW]), (p[f.OW] - 1) * p[f.SW] + (p[f.KW] - 1) * p[f.DW] + 1 - left - p[f.IW], nothing)
-        fill(y, p[f.OW], nothing)
+            y[ow] = total / scratch[ow]
+        return
+    fill(padded, left, nothing)
+    fill(moved(columns, p[f.IW]), (p[f.OW] - 1) * p[f.SW] + (p[f.KW] - 1) * p[f.DW] + 1 - left - p[f.IW], nothing)
+    averages_of_windows(p, padded, scratch, y)
+
+
+@njit(error_model="numpy")
+def sums_of_columns(p, plane, columns, oh):
+    first, count, step = row_window(p, oh)
+    for i in range(0, p[f.IW], lanes(columns)):
+        total = splat(columns, 0)
+        for tap in range(count):
+            total = add(total, load_first(plane, (first + tap * step) * p[f.IW] + i, p[f.IW] - i))
+        store(columns, i, total)
+
+
+@njit(error_model="numpy")
+def averages_of_windows(p, columns, divisors, y):
+    """Each output of a row from the columns of its window; up to two vectors behind the last column are read."""
+    if p[f.SW] > 2:
+        fill(y, p[f.OW], as_element(y, 0))
         for kw in range(p[f.KW]):
-            add(y, moved(padded, kw * p[f.DW]), p[f.SW], p[f.OW])
-    divide(y, scratch, p[f.OW])
+            add_to(y, moved(columns, kw * p[f.DW]), p[f.SW], p[f.OW])
+        for ow in range(p[f.OW]):
+            y[ow] /= divisors[ow]
+        return
+    for ow in range(0, p[f.OW], lanes(y)):
+        total = splat(y, 0)
+        if p[f.SW] == 1:
+            for kw in range(p[f.KW]):
+                total = add(total, load(columns, ow + kw * p[f.DW]))
+        else:
+            for kw in range(p[f.KW]):
+                total = add(total, load_even(columns, 2 * ow + kw * p[f.DW]))
+        store_first(y, ow, divide(total, load(divisors, ow)), p[f.OW] - ow)
 
 
 @njit(error_model="numpy")
@@ -89,13 +119,15 @@ def average_pixels(p, image, y, oh):
     first, count, step = row_window(p, oh)
     for ow in range(p[f.OW]):
         begin, taps, across = column_window(p, ow)
-        sums = moved(y, ow * p[f.IC])
-        fill(sums, p[f.IC], as_element(y, 0))
-        for tap in range(count):
-            for i in range(taps):
-                at = (first + tap * step) * p[f.X_H] + (begin + i * across) * p[f.X_W]
-                add(sums, moved(image, at), 1, p[f.IC])
-        divide_all(sums, as_element(y, window_divisor(p, oh, ow)), p[f.IC])
+        to, window = moved(y, ow * p[f.IC]), moved(image, first * p[f.X_H] + begin * p[f.X_W])
+        divisor = splat(y, window_divisor(p, oh, ow))
+        for c in range(0, p[f.IC], lanes(y)):
+            rest, total = p[f.IC] - c, splat(y, 0)
+            for tap in range(count):
+                for i in range(taps):
+                    at = tap * step * p[f.X_H] + i * across * p[f.X_W] + c
+                    total = add(total, load_first(window, at, rest))
+            store_first(to, c, divide(total, divisor), rest)
 
 
 def avg_pool2d_grad_input(begin, end, context):
@@ -124,7 +156,7 @@ def spread_plane(p, x, y, scratch):
                 scratch[begin + i * across] += share
         first, count, step = row_window(p, oh)
         for tap in range(count):
-            add(moved(x, (first + tap * step) * p[f.IW]), scratch, 1, p[f.IW])
+            add_to(moved(x, (first + tap * step) * p[f.IW]), scratch, 1, p[f.IW])
 
 
 @njit(error_model="numpy")
@@ -136,9 +168,9 @@ def spread_pixels(p, x, y, scratch, channels, pixel):
         for ow in range(p[f.OW]):
             begin, taps, across = column_window(p, ow)
             fill(scratch, channels, as_element(x, 0))
-            add(scratch, moved(y, (oh * p[f.OW] + ow) * pixel), 1, channels)
+            add_to(scratch, moved(y, (oh * p[f.OW] + ow) * pixel), 1, channels)
             divide_all(scratch, as_element(y, window_divisor(p, oh, ow)), channels)
             for tap in range(count):
                 for i in range(taps):
                     at = (first + tap * step) * p[f.IW] + begin + i * across
-                    add(moved(x, at * pixel), scratch, 1, channels)
+                    add_to(moved(x, at * pixel), scratch, 1, channels)

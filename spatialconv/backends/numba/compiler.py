@@ -59,6 +59,16 @@ def cache_folder() -> Path | None:
     return settings.cache_folder() / "numba" / digest.hexdigest()[:16]
 
 
+def _can_keep(folder: Path | None) -> bool:
+    """Whether machine code may be kept. Numba would turn to other folders, in which code of older sources may lie."""
+    try:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return True
+
+
 @contextmanager
 def _cached_below(folder: Path | None) -> Iterator[None]:
     """Functions decorated in the block are cached in the folder, all others where they were."""
@@ -107,11 +117,12 @@ def _compile(module: str, name: str, dtype: str) -> Compiled:
     integer = numba.types.int64
     signature = numba.types.void(integer, integer, numba.types.CPointer(element))
     began = time.perf_counter()
-    with _cached_below(cache_folder()):
+    folder = cache_folder()
+    with _cached_below(folder):
         function: Callable = getattr(import_module(f".{module}", __package__), name)
         try:
-            made = numba.cfunc(signature, cache=True, error_model="numpy", fastmath={"contract"})(function)
-        except RuntimeError:  # no folder can be written to
+            made = numba.cfunc(signature, cache=_can_keep(folder), error_model="numpy", fastmath={"contract"})(function)
+        except RuntimeError:  # neither the user's folder nor any other can be written to
             made = numba.cfunc(signature, error_model="numpy", fastmath={"contract"})(function)
     if not getattr(made, "cache_hits", 0):
         _first_use()

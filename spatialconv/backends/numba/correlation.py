@@ -101,6 +101,7 @@ class Correlation:
         dense = int(self.h.dense and self.w.dense)
         known = [*shape, *self.h.fields, *self.w.fields, *self.source, *self.dest, *self.weight, dense]
         values[: len(known)] = known
+        values[f.CHUNK] = self.source_channels
         return values
 
 

@@ -1,4 +1,5 @@
-"""Depthwise convolution, one input channel a group, nchw: planes are copied once into a padded form without strides.
+"""Depthwise convolution, one input channel a group, nchw: planes are copied once into a padded form without strides,
+unless ``depthwise_nine.py`` reads them in place.
 
 In that form (``phases``) every image row is split into sw rows, the columns of each residue modulo the stride, so that
 what one tap reads along an output row is one run of memory:
@@ -12,31 +13,26 @@ from numba import njit
 
 from . import conv_fields as f
 from .arithmetic import ceil_div, larger, smaller
-from .direct import add_scaled, dot, fill
-from .memory import as_element, elements, integers, itemsize, moved
-from .packing import copy
-
-# Output rows below this are computed a plane at a time.
-_NARROW = 32
+from .copies import copy_padded, fill
+from .depthwise_nine import nine_taps, takes_nine_taps
+from .direct import add_scaled, dot
+from .memory import as_element, elements, indices_at, integers, itemsize, moved
+from .vectors import lanes, load, multiply_add, splat, store_first
 
 
 @njit(error_model="numpy")
 def phases_of(p, plane, phases):
     """The padded form of a plane, as far as any window reaches."""
     height, length, stride = (p[f.OH] - 1) * p[f.SH] + (p[f.KH] - 1) * p[f.DH] + 1, p[f.PITCH], p[f.SW]
-    nothing = as_element(phases, 0)
-    for phase in range(stride):
-        shift = phase - p[f.PW]
-        first = smaller(length, larger(0, ceil_div(-shift, stride)))
-        last = larger(first, smaller(length, ceil_div(p[f.IW] - shift, stride)))
-        for r in range(height):
-            to, row = moved(phases, (r * stride + phase) * length), r - p[f.PH]
+    for r in range(height):
+        row = r - p[f.PH]
+        for phase in range(stride):
+            to, shift = moved(phases, (r * stride + phase) * length), phase - p[f.PW]
+            first = smaller(length, larger(0, ceil_div(-shift, stride)))
+            last = larger(first, smaller(length, ceil_div(p[f.IW] - shift, stride)))
             if row < 0 or row >= p[f.IH]:
-                fill(to, length, nothing)
-                continue
-            fill(to, first, nothing)
-            copy(moved(to, first), moved(plane, row * p[f.IW] + first * stride + shift), stride, last - first)
-            fill(moved(to, last), length - last, nothing)
+                first, last = 0, 0
+            copy_padded(to, length, moved(plane, row * p[f.IW]), first, last, shift, stride)
 
 
 @njit(error_model="numpy")
@@ -49,90 +45,47 @@ def conv2d(begin, end, context):
     """A task is one output plane."""
     p = integers(context)
     x, w, y = elements(context, p[f.X]), elements(context, p[f.W]), elements(context, p[f.Y])
-    bias = elements(context, p[f.AUX])
-    tasks = p[f.N] * p[f.OC]
+    bias, tasks, multiplier = elements(context, p[f.AUX]), p[f.N] * p[f.OC], p[f.OC] // p[f.G]
+    in_place = takes_nine_taps(p)
     for slab in range(begin, end):
-        phases = elements(context, p[f.WORK] + slab * p[f.SLAB_SIZE] * itemsize(context))
+        memory = p[f.WORK] + slab * p[f.SLAB_SIZE] * itemsize(context)
+        offsets, phases = indices_at(memory), elements(context, memory + p[f.KH] * p[f.KW] * 8)
+        for kh in range(p[f.KH]):
+            for kw in range(p[f.KW]):
+                offsets[kh * p[f.KW] + kw] = kh * p[f.DH] * p[f.SW] * p[f.PITCH] + tap_at(p, kw)
+        held = -1
         for task in range(tasks * slab // p[f.SLABS], tasks * (slab + 1) // p[f.SLABS]):
-            n, oc = task // p[f.OC], task % p[f.OC]
-            phases_of(p, moved(x, (n * p[f.IC] + oc // (p[f.OC] // p[f.G])) * p[f.IH] * p[f.IW]), phases)
-            start = bias[oc] if p[f.AUX] != 0 else as_element(y, 0)
-            output_plane(p, phases, moved(w, oc * p[f.W_N]), moved(y, task * p[f.OH] * p[f.OW]), start)
+            oc, source = task % p[f.OC], task // multiplier
+            plane, weights = moved(x, source * p[f.IH] * p[f.IW]), moved(w, oc * p[f.W_N])
+            out, start = moved(y, task * p[f.OH] * p[f.OW]), splat(y, bias[oc] if p[f.AUX] != 0 else as_element(y, 0))
+            if in_place:
+                nine_taps(p, plane, weights, out, start)
+                continue
+            if source != held:
+                phases_of(p, plane, phases)
+                held = source
+            for oh in range(p[f.OH]):
+                rows = moved(phases, oh * p[f.SH] * p[f.SW] * p[f.PITCH])
+                row_of_taps(rows, offsets, p[f.KH] * p[f.KW], weights, moved(out, oh * p[f.OW]), p[f.OW], start)
 
 
-@njit(error_model="numpy", fastmath={"contract"})
-def output_plane(p, phases, w, y, start):
-    length = p[f.SW] * p[f.PITCH]
-    if p[f.SH] == 1 and p[f.SW] == 1 and p[f.OW] < _NARROW:
-        # Rows too short for vectors are one run in the padded form, with what stands between them computed in vain.
-        spare = moved(phases, (p[f.OH] + (p[f.KH] - 1) * p[f.DH]) * length)
-        output_run(p, phases, w, spare, (p[f.OH] - 1) * length + p[f.OW], start)
-        for oh in range(p[f.OH]):
-            copy(moved(y, oh * p[f.OW]), moved(spare, oh * length), 1, p[f.OW])
-        return
-    for oh in range(p[f.OH]):
-        output_run(p, moved(phases, oh * p[f.SH] * length), w, moved(y, oh * p[f.OW]), p[f.OW], start)
-
-
-@njit(error_model="numpy", fastmath={"contract"})
-def output_run(p, phases, w, out, count, start):
-    """Outputs that follow each other in the padded form, each added up tap by tap in the order of the filter."""
-    if p[f.KH] == 3 and p[f.KW] == 3:
-        nine_taps(p, phases, w, out, count, start)
-        return
-    fill(out, count, start)
-    for kh in range(p[f.KH]):
-        row, weights = moved(phases, kh * p[f.DH] * p[f.SW] * p[f.PITCH]), moved(w, kh * p[f.KW])
-        kw = 0
-        while kw + 5 <= p[f.KW]:
-            add_five(p, row, moved(weights, kw), out, count, kw)
-            kw += 5
-        while kw + 2 <= p[f.KW]:
-            add_two(p, row, moved(weights, kw), out, count, kw)
-            kw += 2
-        if kw < p[f.KW]:
-            add_scaled(out, 1, moved(row, tap_at(p, kw)), 1, weights[kw], count)
-
-
-@njit(error_model="numpy", fastmath={"contract"})
-def nine_taps(p, phases, w, out, count, start):
-    length = p[f.SW] * p[f.PITCH]
-    s1, s2 = moved(phases, p[f.DH] * length), moved(phases, 2 * p[f.DH] * length)
-    t1, t2 = tap_at(p, 1), tap_at(p, 2)
-    w0, w1, w2, w3, w4, w5, w6, w7, w8 = w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7], w[8]
-    for i in range(count):
-        total = start + w0 * phases[i]
-        total += w1 * phases[i + t1]
-        total += w2 * phases[i + t2]
-        total += w3 * s1[i]
-        total += w4 * s1[i + t1]
-        total += w5 * s1[i + t2]
-        total += w6 * s2[i]
-        total += w7 * s2[i + t1]
-        total += w8 * s2[i + t2]
-        out[i] = total
-
-
-@njit(error_model="numpy", fastmath={"contract"})
-def add_five(p, row, w, out, count, kw):
-    t0, t1, t2, t3, t4 = tap_at(p, kw), tap_at(p, kw + 1), tap_at(p, kw + 2), tap_at(p, kw + 3), tap_at(p, kw + 4)
-    w0, w1, w2, w3, w4 = w[0], w[1], w[2], w[3], w[4]
-    for i in range(count):
-        total = out[i] + w0 * row[i + t0]
-        total += w1 * row[i + t1]
-        total += w2 * row[i + t2]
-        total += w3 * row[i + t3]
-        total += w4 * row[i + t4]
-        out[i] = total
-
-
-@njit(error_model="numpy", fastmath={"contract"})
-def add_two(p, row, w, out, count, kw):
-    t0, t1, w0, w1 = tap_at(p, kw), tap_at(p, kw + 1), w[0], w[1]
-    for i in range(count):
-        total = out[i] + w0 * row[i + t0]
-        total += w1 * row[i + t1]
-        out[i] = total
+@njit(error_model="numpy")
+def row_of_taps(rows, offsets, taps, w, y, columns, start):
+    """Every output is added up tap by tap in the order of the filter; loads overrun by up to four vectors."""
+    width = lanes(y)
+    for i in range(0, columns, 4 * width):
+        s0, s1, s2, s3 = start, start, start, start
+        for tap in range(taps):
+            weight, values = splat(w, w[tap]), moved(rows, offsets[tap] + i)
+            s0 = multiply_add(weight, load(values, 0), s0)
+            s1 = multiply_add(weight, load(values, width), s1)
+            s2 = multiply_add(weight, load(values, 2 * width), s2)
+            s3 = multiply_add(weight, load(values, 3 * width), s3)
+        rest = columns - i
+        store_first(y, i, s0, rest)
+        store_first(y, i + width, s1, rest - width)
+        store_first(y, i + 2 * width, s2, rest - 2 * width)
+        store_first(y, i + 3 * width, s3, rest - 3 * width)
 
 
 def conv2d_grad_input(begin, end, context):

@@ -11,6 +11,7 @@ from numba import njit
 
 from . import conv_fields as f
 from .arithmetic import first_inside, last_inside
+from .copies import fill
 from .memory import as_element, elements, integers, moved
 
 
@@ -39,12 +40,6 @@ def add_scaled(to, to_step, source, step, factor, count):
     else:
         for i in range(count):
             to[i * to_step] += factor * source[i * step]
-
-
-@njit(error_model="numpy")
-def fill(to, count, value):
-    for i in range(count):
-        to[i] = value
 
 
 def conv2d(begin, end, context):

@@ -10,9 +10,11 @@ from numba import njit
 
 from . import gemm_fields as f
 from .arithmetic import smaller
+from .copies import copy
 from .memory import elements, integers, itemsize, moved
-from .packing import copy, pack_filter_block, pack_lines, pack_rows
-from .tiles import TALL_ROWS, TALL_VECTORS, WIDE_ROWS, WIDE_VECTORS, lanes, narrow_tile, tall_tile, wide_tile
+from .packing import pack_filter_block, pack_lines, pack_rows
+from .tiles import TALL_ROWS, TALL_VECTORS, WIDE_ROWS, WIDE_VECTORS, narrow_tile, tall_tile, wide_tile
+from .vectors import lanes
 
 
 @njit(error_model="numpy")
@@ -90,9 +92,9 @@ def rows_times_panel(p, rows, pitch, spare, weights, dest, bias, first, last, ch
         out = moved(dest, pixel * p[f.D_COLUMN]) if whole else sums
         step = p[f.D_COLUMN] if whole else width
         if narrow:
-            narrow_tile(depth, a, a_step, weights, width, out, step, 0)
+            narrow_tile(1, moved(p, f.ONE_RUN), depth, a, a_step, weights, width, out, step, 0)
         else:
-            tall_tile(depth, a, a_step, weights, width, out, step, 0)
+            tall_tile(1, moved(p, f.ONE_RUN), depth, a, a_step, weights, width, out, step, 0)
         if not whole:
             store_rows(p, dest, bias, pixel, count, channels, sums, width)
 
@@ -108,7 +110,7 @@ def lines_times_panel(p, lines, weights, dest, bias, first, last, channels, dept
         whole = direct and count == width and pixel % plane + width <= plane
         out = moved(dest, pixel // plane * p[f.D_IMAGE] + pixel % plane) if whole else sums
         step = p[f.D_CHANNEL] if whole else width
-        wide_tile(depth, weights, 1, moved(lines, pixel - first), p[f.PITCH], out, step, 0)
+        wide_tile(1, moved(p, f.ONE_RUN), depth, weights, 1, moved(lines, pixel - first), p[f.PITCH], out, step, 0)
         if not whole:
             store_lines(p, dest, bias, pixel, count, channels, sums, width)
 

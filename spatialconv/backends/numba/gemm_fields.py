@@ -12,5 +12,11 @@ F_GROUP, F_DEST, F_SOURCE, F_H, F_W, DENSE = range(33, 39)
 IN_PLACE, BLOCK, PITCH, BLOCKS, TASKS, SLABS, SLAB_SIZE = range(39, 46)
 CHANNEL_BLOCK, CHANNEL_BLOCKS, DEPTH_BLOCK, DEPTH_BLOCKS, SLAB_PIXELS, SUMS_PITCH, SUMS_SIZE = range(46, 53)
 GRADS_AT, SHARES = range(53, 55)
-SOURCE, DEST, FILTERS, BIAS, WORK = range(55, 60)
-COUNT = 60
+# Of a staged band of the source (``staging.py``); the runs' offsets stand behind the last field.
+BAND, BANDS, ROWS_STAGED, LOW_H, LOW_W, ROW_PITCH, PIXEL_PITCH, PHASE_PITCH, CHANNEL_PITCH, RUNS, RUN = range(55, 66)
+# Channels whose products of all taps follow each other in the order of summation.
+CHUNK = 66
+SOURCE, DEST, FILTERS, BIAS, WORK = range(67, 72)
+# A table of one run that begins where the operand does.
+ONE_RUN = 72
+COUNT = 73

@@ -14,7 +14,8 @@ from . import gemm_fields as f
 from .arithmetic import smaller
 from .memory import elements, integers, itemsize, moved
 from .packing import pack_gradients, pack_lines, pack_rows
-from .tiles import TALL_ROWS, TALL_VECTORS, WIDE_ROWS, WIDE_VECTORS, lanes, narrow_tile, tall_tile, wide_tile
+from .tiles import TALL_ROWS, TALL_VECTORS, WIDE_ROWS, WIDE_VECTORS, narrow_tile, tall_tile, wide_tile
+from .vectors import lanes
 
 
 @njit(error_model="numpy")
@@ -63,7 +64,18 @@ def add_rows(p, rows, gradients, panel, sums, pixel, count, channels, depth, add
         pack_gradients(p, moved(gradients, first * p[f.D_CHANNEL]), pixel, pixel + count, held, panel, WIDE_ROWS)
         out = moved(sums, first * p[f.SUMS_PITCH])
         for k in range(0, depth, width):
-            wide_tile(count, panel, 1, moved(rows, k), p[f.PITCH], moved(out, k), p[f.SUMS_PITCH], adding)
+            wide_tile(
+                1,
+                moved(p, f.ONE_RUN),
+                count,
+                panel,
+                1,
+                moved(rows, k),
+                p[f.PITCH],
+                moved(out, k),
+                p[f.SUMS_PITCH],
+                adding,
+            )
 
 
 @njit(error_model="numpy")
@@ -76,9 +88,9 @@ def add_lines(p, lines, gradients, panel, sums, pixel, count, channels, depth, a
         for k in range(0, depth, TALL_ROWS):
             a, out = moved(lines, k * p[f.PITCH]), moved(sums, k * p[f.SUMS_PITCH] + first)
             if held <= lane_count:
-                narrow_tile(count, a, p[f.PITCH], panel, width, out, p[f.SUMS_PITCH], adding)
+                narrow_tile(1, moved(p, f.ONE_RUN), count, a, p[f.PITCH], panel, width, out, p[f.SUMS_PITCH], adding)
             else:
-                tall_tile(count, a, p[f.PITCH], panel, width, out, p[f.SUMS_PITCH], adding)
+                tall_tile(1, moved(p, f.ONE_RUN), count, a, p[f.PITCH], panel, width, out, p[f.SUMS_PITCH], adding)
 
 
 def finish(begin, end, context):

@@ -15,6 +15,7 @@ from ..base import DTYPES, Context, Plan
 from . import gemm_fields as f
 from .compiler import compiled
 from .correlation import Correlation, forward_correlation, gradient_correlations
+from .staging import staging_of
 
 # Bytes of packed source values that share the second-level cache with a panel of filters.
 _SOURCE_BYTES = 256 << 10
@@ -43,7 +44,7 @@ class Tiles:
 
     def __init__(self, itemsize: int) -> None:
         tiles = import_module(".tiles", __package__)
-        lanes = tiles.VECTOR_BYTES // itemsize
+        self.lanes = lanes = import_module(".vectors", __package__).VECTOR_BYTES // itemsize
         self.tall_rows, self.tall_columns = tiles.TALL_ROWS, tiles.TALL_VECTORS * lanes
         self.wide_rows, self.wide_columns = tiles.WIDE_ROWS, tiles.WIDE_VECTORS * lanes
         self.sums = tiles.TALL_ROWS * tiles.WIDE_VECTORS * lanes
@@ -51,11 +52,20 @@ class Tiles:
 
 def correlating(c: Correlation, dtype: str, threads: int) -> Callable[[int, int, int, int], None]:
     """``run(source, dest, filters, bias)`` on addresses, bias 0 for none."""
-    element = DTYPES[dtype]
-    size = element.itemsize
-    tiles = Tiles(size)
-    pack, correlate = compiled("gemm", "pack_weights", dtype), compiled("gemm", "correlate", dtype)
-    depth, pixels = c.depth, c.pixels
+    size, tiles = DTYPES[dtype].itemsize, Tiles(DTYPES[dtype].itemsize)
+    staging = staging_of(c, size, tiles.lanes, tiles.tall_rows, tiles.wide_columns // tiles.lanes)
+    if staging is None:
+        return _packing_taps(c, dtype, threads, tiles)
+    fields = c.fields()
+    for name, value in staging.fields.items():
+        fields[getattr(f, name)] = value
+    slab = round_up(tiles.sums + staging.size, 16)
+    blocks, pixels = c.images * staging.bands, staging.band * c.w.count
+    return _launching(c, dtype, threads, tiles, "gemm_staged", [*fields, *staging.offsets], blocks, pixels, slab)
+
+
+def _packing_taps(c: Correlation, dtype: str, threads: int, tiles: Tiles) -> Callable[[int, int, int, int], None]:
+    size, depth, pixels = DTYPES[dtype].itemsize, c.depth, c.pixels
     unit = tiles.tall_rows if c.nhwc else tiles.wide_columns
     in_place = c.nhwc and c.identity and c.source[3] * size % 2048 != 0
     limit = min(max(1, _SOURCE_BYTES // (size * max(depth, 1) * unit)) * unit, round_up(1024, unit))
@@ -63,29 +73,39 @@ def correlating(c: Correlation, dtype: str, threads: int) -> Callable[[int, int,
     blocks = round_up(ceil_div(pixels, limit), min(threads, max(1, ceil_div(pixels, 2 * unit))))
     block = round_up(ceil_div(pixels, blocks), unit)
     blocks = ceil_div(pixels, block)
-    width = tiles.tall_columns if c.nhwc else tiles.wide_rows
-    panels = c.groups * ceil_div(c.dest_channels, width)
     pitch = pitch_of(depth if c.nhwc else block, size)
     held = tiles.tall_rows if in_place else block
     slab = round_up(tiles.sums + (held if c.nhwc else depth) * pitch, 16)
-    filters_size = round_up(panels * depth * width, 16)
-    tasks = blocks * panels
-    slabs = max(1, min(threads, tasks, tasks * block * width * max(depth, 1) // 65536))
-
     fields = c.fields()
     fields[f.IN_PLACE], fields[f.BLOCK], fields[f.PITCH], fields[f.BLOCKS] = int(in_place), block, pitch, blocks
+    return _launching(c, dtype, threads, tiles, "gemm", fields, blocks, block, slab)
+
+
+def _launching(
+    c: Correlation, dtype: str, threads: int, tiles: Tiles, module: str, fields: list[int], blocks: int, work: int,
+    slab: int,
+) -> Callable[[int, int, int, int], None]:  # fmt: skip
+    """Filters are packed, then ``correlate`` of a module runs ``blocks`` of ``work`` pixels for every group and panel
+    of filters, on ``slab`` elements of memory for a thread."""
+    element, depth = DTYPES[dtype], c.depth
+    pack, correlate = compiled("gemm", "pack_weights", dtype), compiled(module, "correlate", dtype)
+    width = tiles.tall_columns if c.nhwc else tiles.wide_rows
+    panels = c.groups * ceil_div(c.dest_channels, width)
+    filters_size = round_up(panels * depth * width, 16)
+    tasks = blocks * panels
+    slabs = max(1, min(threads, tasks, tasks * work * width * max(depth, 1) // 65536))
     fields[f.TASKS], fields[f.SLABS], fields[f.SLAB_SIZE] = tasks, slabs, slab
-    kind = ctypes.c_int64 * f.COUNT
+    template = (ctypes.c_int64 * len(fields))(*fields)
     grain = 1 if slabs > 1 else panels
 
     def run(source: int, dest: int, filters: int, bias: int) -> None:
         workspace = torch.empty(filters_size + slabs * slab, dtype=element)
-        values = kind(*fields)
+        values = type(template).from_buffer_copy(template)
         address, packed = ctypes.addressof(values), workspace.data_ptr()
         values[f.FILTERS], values[f.WORK] = filters, packed
         pack.run(panels, grain, address)
         values[f.SOURCE], values[f.DEST], values[f.FILTERS], values[f.BIAS] = source, dest, packed, bias
-        values[f.WORK] = packed + filters_size * size
+        values[f.WORK] = packed + filters_size * element.itemsize
         correlate.run(slabs, 1, address)
 
     return run

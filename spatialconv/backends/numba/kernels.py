@@ -26,6 +26,8 @@ from . import conv_fields, gemm_plans, pool_fields
 from .compiler import compiled
 
 _WORK_PER_THREAD = 32768
+# Elements of the widest vector.
+_WIDEST = 16
 
 
 class NumbaKernel(Kernel):
@@ -169,7 +171,7 @@ class DepthwiseKernel(ConvKernel):
             height = (problem.oh - 1) * problem.sh + (problem.kh - 1) * problem.dh + 1
             width = (problem.ow - 1) * problem.sw + (problem.kw - 1) * problem.dw + 1
             fields[conv_fields.PITCH] = pitch = -(-width // problem.sw)
-            size = line(height * problem.sw * pitch + problem.oh * pitch)
+            size = line(height * problem.sw * pitch + 5 * _WIDEST + 2 * problem.kh * problem.kw)
         elif problem.op == "conv2d_grad_weight":
             # Blocks of channels are cache lines apart, and hold whole groups.
             multiplier = problem.oc // problem.g
@@ -178,7 +180,9 @@ class DepthwiseKernel(ConvKernel):
             shares, size = -(-problem.oc // block), line(problem.kh * problem.kw * block)
             threads = shares
         else:
-            shares, size = problem.n * problem.result_shape[2], line(problem.kh * problem.kw * problem.oc)
+            shares = problem.n * problem.result_shape[2]
+            # Filters and, for each tap, two int64.
+            size = line(problem.kh * problem.kw * (problem.oc + 4))
         slabs = min(threads, shares)
         fields[conv_fields.SLABS], fields[conv_fields.SLAB_SIZE] = slabs, size
         return slabs, 1, slabs * size
@@ -221,7 +225,8 @@ class PoolKernel(NumbaKernel):
         slabbed = problem.op in ("max_pool2d", "avg_pool2d", "avg_pool2d_grad_input")
         slabs = max(1, min(context.threads, tasks, tasks * work // _WORK_PER_THREAD)) if slabbed else 0
         reach = max(problem.iw + problem.pw, (problem.ow - 1) * problem.sw + (problem.kw - 1) * problem.dw + 1)
-        scratch = line(max(reach + problem.ow, problem.iw, chunk)) if slabbed else 0
+        # Loads and stores of rows overrun by up to two vectors.
+        scratch = line(max(reach + problem.ow, problem.iw, chunk) + 4 * _WIDEST) if slabbed else 0
         fields[pool_fields.SLABS], fields[pool_fields.TASKS] = slabs, tasks
         fields[pool_fields.SLAB_SIZE], fields[pool_fields.CHUNK] = scratch, chunk
         kind, element = ctypes.c_int64 * pool_fields.COUNT, DTYPES[problem.dtype]

@@ -12,8 +12,9 @@ from numba import njit
 
 from . import pool_fields as f
 from .arithmetic import first_inside, last_inside
+from .copies import copy, fill
 from .memory import as_element, elements, indices_at, integers, itemsize, moved
-from .packing import copy
+from .vectors import lanes, larger, load, load_even, load_first, store, store_first
 from .windows import column_window, row_window
 
 
@@ -42,18 +43,9 @@ def max_pool2d(begin, end, context):
 @njit(error_model="numpy")
 def keep_larger(best, values, step, count):
     """best[i] = the larger of best[i] and values[i * step], NaN being the largest."""
-    if step == 1:
-        for i in range(count):
-            value, held = values[i], best[i]
-            best[i] = value if value > held or value != value else held
-    elif step == 2:
-        for i in range(count):
-            value, held = values[2 * i], best[i]
-            best[i] = value if value > held or value != value else held
-    else:
-        for i in range(count):
-            value, held = values[i * step], best[i]
-            best[i] = value if value > held or value != value else held
+    for i in range(count):
+        value, held = values[i * step], best[i]
+        best[i] = value if value > held or value != value else held
 
 
 @njit(error_model="numpy")
@@ -67,24 +59,12 @@ def keep_larger_indexed(best, where, values, step, index, index_step, count):
 
 
 @njit(error_model="numpy")
-def fill(to, count, value):
-    for i in range(count):
-        to[i] = value
-
-
-@njit(error_model="numpy")
 def row(p, plane, y, scratch, oh):
     """One row without indices; ``scratch`` holds the largest of each column, -inf where the image is padded."""
-    first, count, step = row_window(p, oh)
     lowest = as_element(y, -math.inf)
     left = 0 if p[f.ADAPTIVE] else p[f.PW]
     columns = moved(scratch, left)
-    if count == 0:
-        fill(columns, p[f.IW], lowest)
-    else:
-        copy(columns, moved(plane, first * p[f.IW]), 1, p[f.IW])
-    for tap in range(1, count):
-        keep_larger(columns, moved(plane, (first + tap * step) * p[f.IW]), 1, p[f.IW])
+    largest_of_columns(p, plane, columns, oh)
     if p[f.ADAPTIVE]:
         for ow in range(p[f.OW]):
             begin, taps, _ = column_window(p, ow)
@@ -95,9 +75,41 @@ def row(p, plane, y, scratch, oh):
         return
     fill(scratch, left, lowest)
     fill(moved(columns, p[f.IW]), (p[f.OW] - 1) * p[f.SW] + (p[f.KW] - 1) * p[f.DW] + 1 - left - p[f.IW], lowest)
-    copy(y, scratch, p[f.SW], p[f.OW])
-    for kw in range(1, p[f.KW]):
-        keep_larger(y, moved(scratch, kw * p[f.DW]), p[f.SW], p[f.OW])
+    largest_of_windows(p, scratch, y)
+
+
+@njit(error_model="numpy")
+def largest_of_columns(p, plane, columns, oh):
+    first, count, step = row_window(p, oh)
+    if count == 0:
+        fill(columns, p[f.IW], as_element(columns, -math.inf))
+        return
+    for i in range(0, p[f.IW], lanes(columns)):
+        best = load_first(plane, first * p[f.IW] + i, p[f.IW] - i)
+        for tap in range(1, count):
+            best = larger(best, load_first(plane, (first + tap * step) * p[f.IW] + i, p[f.IW] - i))
+        store(columns, i, best)
+
+
+@njit(error_model="numpy")
+def largest_of_windows(p, columns, y):
+    """Each output of a row from the columns of its window; up to two vectors behind the last column are read."""
+    if p[f.SW] == 1:
+        for ow in range(0, p[f.OW], lanes(y)):
+            best = load(columns, ow)
+            for kw in range(1, p[f.KW]):
+                best = larger(best, load(columns, ow + kw * p[f.DW]))
+            store_first(y, ow, best, p[f.OW] - ow)
+    elif p[f.SW] == 2:
+        for ow in range(0, p[f.OW], lanes(y)):
+            best = load_even(columns, 2 * ow)
+            for kw in range(1, p[f.KW]):
+                best = larger(best, load_even(columns, 2 * ow + kw * p[f.DW]))
+            store_first(y, ow, best, p[f.OW] - ow)
+    else:
+        copy(y, columns, p[f.SW], p[f.OW])
+        for kw in range(1, p[f.KW]):
+            keep_larger(y, moved(columns, kw * p[f.DW]), p[f.SW], p[f.OW])
 
 
 @njit(error_model="numpy")
@@ -130,15 +142,18 @@ def pixels(p, image, y, oh):
     first, count, step = row_window(p, oh)
     for ow in range(p[f.OW]):
         begin, taps, across = column_window(p, ow)
-        best = moved(y, ow * p[f.IC])
+        to, window = moved(y, ow * p[f.IC]), moved(image, first * p[f.X_H] + begin * p[f.X_W])
         if count == 0 or taps == 0:
-            fill(best, p[f.IC], as_element(y, -math.inf))
+            fill(to, p[f.IC], as_element(y, -math.inf))
             continue
-        copy(best, moved(image, first * p[f.X_H] + begin * p[f.X_W]), 1, p[f.IC])
-        for tap in range(count):
-            for i in range(taps):
-                at = (first + tap * step) * p[f.X_H] + (begin + i * across) * p[f.X_W]
-                keep_larger(best, moved(image, at), 1, p[f.IC])
+        for c in range(0, p[f.IC], lanes(y)):
+            rest = p[f.IC] - c
+            best = load_first(window, c, rest)
+            for tap in range(count):
+                for i in range(taps):
+                    at = tap * step * p[f.X_H] + i * across * p[f.X_W] + c
+                    best = larger(best, load_first(window, at, rest))
+            store_first(to, c, best, rest)
 
 
 @njit(error_model="numpy")
@@ -148,7 +163,8 @@ def indexed_pixels(p, image, y, where, oh):
         begin, taps, across = column_window(p, ow)
         best, index = moved(y, ow * p[f.IC]), moved(where, ow * p[f.IC])
         fill(best, p[f.IC], as_element(y, -math.inf))
-        fill(index, p[f.IC], first * p[f.IW] + begin)
+        for c in range(p[f.IC]):
+            index[c] = first * p[f.IW] + begin
         for tap in range(count):
             for i in range(taps):
                 ih, iw = first + tap * step, begin + i * across

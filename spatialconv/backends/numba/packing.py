@@ -6,51 +6,55 @@ from numba import njit
 
 from . import gemm_fields as f
 from .arithmetic import first_inside, larger, last_inside, smaller
-from .memory import as_element, moved
+from .copies import clear, copy
+from .memory import moved
 from .tiles import WIDE_ROWS
+from .vectors import lanes, transpose_square
 
 # Channels of filters that are packed at a time.
 _RUN = 64
 
 
 @njit(error_model="numpy")
-def copy(to, source, step, count):
-    if step == 1:
-        for i in range(count):
-            to[i] = source[i]
-    elif step == 2:
-        for i in range(count):
-            to[i] = source[2 * i]
-    else:
-        for i in range(count):
-            to[i] = source[i * step]
-
-
-@njit(error_model="numpy")
-def clear(to, count):
-    for i in range(count):
-        to[i] = as_element(to, 0)
-
-
-@njit(error_model="numpy")
 def pack_filter_block(p, filters, filter_count, to, width):
-    """to[k * width + j] = filter j at depth index k = (tap, source channel); zeros behind the last filter."""
-    channels, source_step, dest_step = p[f.SOURCE_CHANNELS], p[f.F_SOURCE], p[f.F_DEST]
+    """to[k * width + j] = filter j at depth index k = (chunk of channels, tap, source channel in the chunk); zeros
+    behind the last filter."""
+    channels, source_step, dest_step, chunk = p[f.SOURCE_CHANNELS], p[f.F_SOURCE], p[f.F_DEST], p[f.CHUNK]
     taps_h, taps_w = p[f.TAPS_H], p[f.TAPS_W]
-    tap_step = channels * width
     # A few channels at a time, so that no line that is read or written leaves the cache half used.
-    for first in range(0, channels, _RUN):
-        last = smaller(channels, first + _RUN)
+    run = smaller(chunk, _RUN)
+    for first in range(0, channels, run):
+        begin = first // chunk * chunk
+        count = smaller(run, begin + chunk - first)
         for tap_h in range(taps_h):
             for tap_w in range(taps_w):
                 at = (p[f.FIRST_H] + tap_h * p[f.STEP_H]) * p[f.F_H] + (p[f.FIRST_W] + tap_w * p[f.STEP_W]) * p[f.F_W]
-                out = moved(to, (tap_h * taps_w + tap_w) * tap_step)
-                for j in range(filter_count):
-                    source = moved(filters, at + j * dest_step)
-                    for k in range(first, last):
-                        out[k * width + j] = source[k * source_step]
-                for k in range(first, last):
-                    clear(moved(out, k * width + filter_count), width - filter_count)
+                depth = begin * taps_h * taps_w + (tap_h * taps_w + tap_w) * chunk + first - begin
+                source = moved(filters, at + first * source_step)
+                transpose(moved(to, depth * width), width, source, dest_step, source_step, count, filter_count)
+    if filter_count < width:
+        for k in range(channels * taps_h * taps_w):
+            clear(moved(to, k * width + filter_count), width - filter_count)
+
+
+@njit(error_model="numpy")
+def transpose(to, width, source, column_step, row_step, rows, columns):
+    """to[i * width + j] = source[j * column_step + i * row_step]."""
+    square, across = lanes(to), 0
+    while row_step == 1 and across + square <= columns:
+        down = 0
+        while down + square <= rows:
+            transpose_square(
+                moved(to, down * width + across), width, moved(source, across * column_step + down), column_step
+            )
+            down += square
+        for j in range(across, across + square):
+            for i in range(down, rows):
+                to[i * width + j] = source[j * column_step + i]
+        across += square
+    for j in range(across, columns):
+        for i in range(rows):
+            to[i * width + j] = source[j * column_step + i * row_step]
 
 
 @njit(error_model="numpy")
