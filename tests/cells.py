@@ -71,6 +71,12 @@ def problem_of(text: str, dtype: str, layout: str, device: str) -> Problem:
     return problem.replace(indices=not problem.offsets) if problem.op == "max_pool2d" else problem
 
 
+def on_cpu(op: str, interpreted: bool = False) -> list[str]:
+    """The kernels of an op that compute on CPU tensors: compiled ones, or those that Triton interprets, slowly."""
+    names = [name for name in dispatch.TABLE[op] if "cpu" in dispatch.kernel(name).devices]
+    return [name for name in names if bool(dispatch.kernel(name).refuse_automatic()) == interpreted]
+
+
 def _takes(entry: Listed, text: str, dtype: str, device: str) -> bool:
     _, name, level = entry
     return any(

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from cells import on_cpu
 from compare import bits
 from torch import Tensor
 
@@ -38,20 +39,42 @@ POOL = ("ic5 kh3 kw3 sh1 sw1 ph1 pw1", "ic17 kh2 kw2", "ic3 kh3 kw3 sh2 sw2 ph1 
 LINEAR = ("conv2d", "avg_pool2d")
 
 
+# For kernels that are interpreted: a smaller image and fewer shifts.
+FEW_COLUMNS, FEW_SHIFTS = 23, ((1, 2), (0, 9))
+
+
+def context(name: str, level: str) -> Context:
+    return Context(isa=level, precision=dispatch.kernel(name).tier)
+
+
 def cases(op: str, texts: tuple[str, ...]) -> list[tuple]:
     found = []
-    for name in dispatch.TABLE[op]:
+    for name in on_cpu(op):
         for level in LEVELS if name.startswith("extension:") else ("",):
             for text in texts:
                 for dtype in ("f32", "bf16"):
                     problem = parse(f"{op} n1 ih{ROWS} iw{COLUMNS} {text} {dtype}")
-                    if not dispatch.reasons_against(name, problem, Context(isa=level)):
+                    if not dispatch.reasons_against(name, problem, context(name, level)):
                         found.append(pytest.param(name, level, problem, id=f"{name}@{level} {problem}"))
     return found
 
 
+def interpreted_cases(op: str, texts: tuple[str, ...]) -> list[tuple]:
+    """The first case of every kernel, the others where everything is asked for."""
+    found = []
+    for name in on_cpu(op, interpreted=True):
+        problems = [parse(f"{op} n1 ih{ROWS} iw{FEW_COLUMNS} {text} f32") for text in texts]
+        problems = [one for one in problems if not dispatch.reasons_against(name, one, context(name, ""))]
+        marks = [[], *[pytest.mark.full] * len(problems)]
+        found += [
+            pytest.param(name, problem, id=f"{name} {problem}", marks=mark)
+            for problem, mark in zip(problems, marks, strict=False)
+        ]
+    return found
+
+
 def runner(name: str, level: str, problem: Problem, weight: Tensor | None) -> Callable[[Tensor], Tensor]:
-    plan = dispatch.kernel(name).plan(problem, Context(isa=level))
+    plan = dispatch.kernel(name).plan(problem, context(name, level))
     if problem.op == "conv2d":
         return lambda input: plan(input, weight, None)
     return lambda input: plan(input)[0] if problem.op == "max_pool2d" else plan(input)
@@ -101,17 +124,23 @@ def weight_of(problem: Problem, generator: torch.Generator) -> Tensor | None:
     return torch.randn(problem.weight_shape, generator=generator).to(DTYPES[problem.dtype])
 
 
-def near(problem: Problem, first: Tensor, second: Tensor, size: float) -> bool:
+def near(problem: Problem, first: Tensor, second: Tensor, size: float, tier: str) -> bool:
     """Within the tier of a kernel that is not shift_exact, twice since both sides err."""
-    allowed = 2 * tolerance.relative(problem.dtype, "ieee", problem.reduction) * size
+    allowed = 2 * tolerance.relative(problem.dtype, tier, problem.reduction) * size
     return float((first.double() - second.double()).abs().max()) <= allowed
 
 
-def moves_with_its_input(name: str, level: str, problem: Problem) -> None:
+def moves_with_its_input(
+    name: str,
+    level: str,
+    problem: Problem,
+    shifts: tuple[tuple[int, int], ...] = SHIFTS,
+    layouts: tuple[str, ...] = LAYOUTS,
+) -> None:
     generator = torch.Generator().manual_seed(3)
-    exact = dispatch.kernel(name).shift_exact
+    exact, tier = dispatch.kernel(name).shift_exact, dispatch.kernel(name).tier
     tried = 0
-    for layout in LAYOUTS:
+    for layout in layouts:
         case = problem.replace(layout=layout)
         weight = weight_of(case, generator)
         run = runner(name, level, case, weight)
@@ -121,14 +150,14 @@ def moves_with_its_input(name: str, level: str, problem: Problem) -> None:
             if weight is not None
             else 4.0
         )
-        for rows, columns in SHIFTS:
+        for rows, columns in shifts:
             first, second = shifted_pair(case, run, scene, rows, columns)
             if first.numel() == 0:
                 continue
             tried += 1
-            same = torch.equal(bits(first), bits(second)) if exact else near(case, first, second, size)
+            same = torch.equal(bits(first), bits(second)) if exact else near(case, first, second, size, tier)
             assert same, f"{layout}, moved by {rows} rows and {columns} columns of the output"
-    assert tried >= len(SHIFTS)
+    assert tried >= len(shifts)
 
 
 @pytest.mark.parametrize(("name", "level", "problem"), cases("conv2d", CONV))
@@ -139,6 +168,18 @@ def test_a_convolution_moves_with_its_input(name: str, level: str, problem: Prob
 @pytest.mark.parametrize(("name", "level", "problem"), cases("max_pool2d", POOL) + cases("avg_pool2d", POOL))
 def test_a_pooling_moves_with_its_input(name: str, level: str, problem: Problem) -> None:
     moves_with_its_input(name, level, problem)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        case
+        for op in ("conv2d", "max_pool2d", "avg_pool2d")
+        for case in interpreted_cases(op, CONV if op == "conv2d" else POOL)
+    ],
+)
+def test_an_interpreted_kernels_output_moves_with_its_input(name: str, problem: Problem) -> None:
+    moves_with_its_input(name, "", problem, FEW_SHIFTS)
 
 
 @pytest.mark.parametrize(("name", "level", "problem"), cases("conv2d", CONV))
@@ -169,7 +210,7 @@ def test_a_filters_response_is_the_same_wherever_the_pattern_stands(name: str, l
             if dispatch.kernel(name).shift_exact:
                 assert torch.equal(bits(response), bits(responses[0])), layout
             else:
-                assert near(problem, response, responses[0], size), layout
+                assert near(problem, response, responses[0], size, dispatch.kernel(name).tier), layout
 
 
 def layer_pair(name: str, mode: str, stride: int, channels: tuple[int, int, int]) -> tuple[torch.nn.Conv2d, nn.Conv2d]:
@@ -187,7 +228,7 @@ def layer_channels(name: str) -> tuple[int, int, int]:
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("name", dispatch.TABLE["conv2d"])
+@pytest.mark.parametrize("name", on_cpu("conv2d"))
 def test_a_layer_with_circular_padding_moves_everywhere(name: str, stride: int) -> None:
     """Rolling the input rolls the output, at the edges too; torch.nn.Conv2d agrees on both sides."""
     channels = layer_channels(name)
@@ -205,7 +246,7 @@ def test_a_layer_with_circular_padding_moves_everywhere(name: str, stride: int) 
             torch.testing.assert_close(theirs(input.roll((rows * stride, columns * stride), (2, 3))), moved)
 
 
-@pytest.mark.parametrize("name", dispatch.TABLE["conv2d"])
+@pytest.mark.parametrize("name", on_cpu("conv2d"))
 def test_a_shift_that_is_no_multiple_of_the_stride_does_not_move_the_output(name: str) -> None:
     channels = layer_channels(name)
     theirs, ours = layer_pair(name, "circular", 2, channels)
@@ -255,7 +296,7 @@ def test_only_shared_weights_move_with_the_input() -> None:
     assert gaps["untied"] > 0.5
 
 
-@pytest.mark.parametrize("name", [name for name in dispatch.TABLE["conv2d_grad_weight"] if "depthwise" not in name])
+@pytest.mark.parametrize("name", [name for name in on_cpu("conv2d_grad_weight") if "depthwise" not in name])
 def test_the_gradient_of_a_shared_filter_is_the_sum_over_its_places(name: str) -> None:
     generator = torch.Generator().manual_seed(6)
     problem = parse("conv2d_grad_weight n2 ic3 ih6 iw7 oc4 kh3 kw3 ph1 pw1 f64")

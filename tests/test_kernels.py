@@ -22,11 +22,10 @@ SHARE = 4
 def kernels(interpreted: bool) -> list[Listed]:
     """Everything in the table that computes on CPU tensors."""
     listed = []
-    for op, names in dispatch.TABLE.items():
-        for name in names:
-            if "cpu" in dispatch.kernel(name).devices and name.startswith("triton:") == interpreted:
-                levels = LEVELS if name.startswith("extension:") else ("",)
-                listed += [(op, name, level) for level in levels]
+    for op in dispatch.TABLE:
+        for name in cells.on_cpu(op, interpreted):
+            levels = LEVELS if name.startswith("extension:") else ("",)
+            listed += [(op, name, level) for level in levels]
     return listed
 
 

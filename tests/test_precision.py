@@ -12,6 +12,7 @@ from functools import lru_cache
 import operands as operands_module
 import pytest
 import torch
+from cells import on_cpu
 from compare import convolution
 from torch import Tensor
 
@@ -99,25 +100,31 @@ def noise(problem: Conv2dProblem) -> float:
     return 2 * torch.finfo(DTYPES[problem.dtype]).eps
 
 
-CASES = [
-    (op, name, level, text, dtype)
-    for op in CONV_OPS
-    for name in dispatch.TABLE[op]
-    for level in (LEVELS if name.startswith("extension:") else ("",))
-    for text in GEOMETRIES
-    for dtype in ("f32", "bf16", "f16")
-    if not dispatch.reasons_against(name, parse(f"{op} {text} {dtype}"), Context(isa=level))
-]
+def context(name: str, level: str) -> Context:
+    return Context(isa=level, precision=dispatch.kernel(name).tier)
 
 
-@pytest.mark.parametrize(
-    ("op", "name", "level", "text", "dtype"), CASES, ids=[f"{c[1]}@{c[2]} {c[0]} {c[3]} {c[4]}" for c in CASES]
-)
+def cases(interpreted: bool) -> list:
+    """Kernels that are interpreted are tried on everything only where everything is asked for."""
+    found = [
+        (op, name, level, text, dtype)
+        for op in CONV_OPS
+        for name in on_cpu(op, interpreted)
+        for level in (LEVELS if name.startswith("extension:") else ("",))
+        for text in GEOMETRIES
+        for dtype in ("f32", "bf16", "f16")
+        if not dispatch.reasons_against(name, parse(f"{op} {text} {dtype}"), context(name, level))
+    ]
+    marks = [pytest.mark.full] if interpreted else []
+    return [pytest.param(*case, id="{1}@{2} {0} {3} {4}".format(*case), marks=marks) for case in found]
+
+
+@pytest.mark.parametrize(("op", "name", "level", "text", "dtype"), cases(False) + cases(True))
 def test_a_kernel_stands_in_its_tier(op: str, name: str, level: str, text: str, dtype: str) -> None:
     problem = parse(f"{op} {text} {dtype}")
     kernel = dispatch.kernel(name)
     for layout in ("nchw", "nhwc"):
-        plan = kernel.plan(problem.replace(layout=layout), Context(isa=level))
+        plan = kernel.plan(problem.replace(layout=layout), context(name, level))
         for kind in INPUTS:
             made = operands(problem, kind)
             result = plan(*made, None) if op == "conv2d" else plan(*made)
