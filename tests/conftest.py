@@ -16,14 +16,21 @@ if not torch.cuda.is_available():
 
 
 def pytest_addoption(parser) -> None:
-    parser.addoption("--sample", type=int, default=1, metavar="K", help="run one test in K, always the same ones")
+    parser.addoption(
+        "--sample", type=int, default=1, metavar="K", help="run one test in K (of dear ones fewer), always the same"
+    )
 
 
 def pytest_collection_modifyitems(config, items) -> None:
+    """``@pytest.mark.full(cost=C)``: dear tests, of which a sample of one in K takes one in K times C."""
     step = config.getoption("--sample")
     if step > 1:
-        kept = [item for item in items if crc32(item.nodeid.encode()) % step == 0]
-        config.hook.pytest_deselected(items=[item for item in items if crc32(item.nodeid.encode()) % step])
+        kept, left = [], []
+        for item in items:
+            mark = item.get_closest_marker("full")
+            share = step * (mark.kwargs.get("cost", 1) if mark else 1)
+            (left if crc32(item.nodeid.encode()) % share else kept).append(item)
+        config.hook.pytest_deselected(items=left)
         items[:] = kept
 
 

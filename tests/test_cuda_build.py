@@ -32,22 +32,34 @@ ptxas info    : Used 168 registers, used 1 barriers, 360 bytes cmem[0]
 """
 
 
-@pytest.fixture(scope="module")
-def logs() -> dict[Path, str]:
+# What compiles fastest; the others take up to half a minute each, and are compiled where everything is asked for.
+QUICK = "conv_simt_forward.cu"
+
+
+def cases() -> list:
+    return [
+        pytest.param(one, id=one.name, marks=[] if one.name == QUICK else pytest.mark.full(cost=2)) for one in SOURCES
+    ]
+
+
+@pytest.mark.parametrize("source", cases())
+def test_a_source_compiles_without_spills_and_slow_code(source: Path, request: pytest.FixtureRequest) -> None:
     if cuda_build.nvcc_command() is None:
         pytest.skip("nvcc was not found: the CUDA sources are not compiled")
-    return cuda_build.compile_logs(ROOT, settings.cache_folder() / "nvcc")
-
-
-@pytest.mark.parametrize("source", SOURCES, ids=[source.name for source in SOURCES])
-def test_a_source_compiles_without_spills_and_slow_code(source: Path, logs: dict[Path, str]) -> None:
-    assert cuda_build.performance_warnings(logs[source]) == []
-    found = cuda_build.usages(logs[source])
+    log = cuda_build.compile_logs(ROOT, settings.cache_folder() / "nvcc", asked_for(request))[source]
+    assert cuda_build.performance_warnings(log) == []
+    found = cuda_build.usages(log)
     spilled = [usage for usage in found if usage.spill_bytes or usage.registers > 255]
     assert spilled == []
     architectures = {"sm_90a"} if source.stem.endswith("_sm90a") else {"sm_80", "sm_90a"}
     assert {usage.architecture for usage in found} in (architectures, set())
     assert found or source.name == "tables.cu"
+
+
+def asked_for(request: pytest.FixtureRequest) -> list[Path]:
+    """The sources of this run's tests, so that those that are compiled are compiled together."""
+    name = request.node.originalname
+    return [item.callspec.params["source"] for item in request.session.items if item.originalname == name]
 
 
 def test_what_ptxas_says_is_read() -> None:

@@ -15,7 +15,12 @@ import spatialconv
 from spatialconv.problem import parse
 from spatialconv.shapes import memory_format
 
-BACKENDS = [name for name, info in spatialconv.backends().items() if info.available and info.kernels.get("max_pool2d")]
+# Triton's kernels are interpreted here, slowly.
+BACKENDS = [
+    pytest.param(name, marks=[pytest.mark.full(cost=2)] if name == "triton" else [])
+    for name, info in spatialconv.backends().items()
+    if info.available and info.kernels.get("max_pool2d")
+]
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
 INF, NAN = torch.inf, torch.nan
 

@@ -141,11 +141,15 @@ def refuse_offsets(problem: Problem) -> list[str]:
 def common_refusals(
     problem: Problem, kernel: Kernel, context: Context, device: str, dtypes: tuple[str, ...]
 ) -> list[str]:
-    """All reasons of a kernel that computes some dtypes on one device, its own against the geometry among them."""
-    return refuse_op(problem, kernel) or [
-        *refuse_device(problem, device),
-        *refuse_dtype(problem, *dtypes),
-        *refuse_precision(problem, kernel, context),
-        *refuse_nondeterministic(kernel, context),
-        *kernel.refuse_geometry(problem),
-    ]
+    """All reasons of a kernel that computes some dtypes on one device, its own against the geometry among them. Another
+    op or device is reason enough."""
+    return (
+        refuse_op(problem, kernel)
+        or refuse_device(problem, device)
+        or [
+            *refuse_dtype(problem, *dtypes),
+            *refuse_precision(problem, kernel, context),
+            *refuse_nondeterministic(kernel, context),
+            *kernel.refuse_geometry(problem),
+        ]
+    )

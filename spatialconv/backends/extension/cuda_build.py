@@ -13,7 +13,7 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,8 +80,8 @@ def module_flags(python_include: list[str]) -> list[str]:
     return ["-x=cu", *COMMON, f"-gencode={EVERYWHERE[0]}", "-DPy_LIMITED_API=0x030A0000", *python_include]
 
 
-def compile_logs(root: Path, folder: Path, jobs: int = 2) -> dict[Path, str]:
-    """What nvcc and ptxas say of every kernel file, compiled to machine code for all of its targets.
+def compile_logs(root: Path, folder: Path, files: Sequence[Path] | None = None, jobs: int = 2) -> dict[Path, str]:
+    """What nvcc and ptxas say of kernel files (all where None), compiled to machine code for all of their targets.
 
     Nothing is compiled again below ``folder`` while the file, what it includes, the flags and nvcc are the same.
 
@@ -89,14 +89,22 @@ def compile_logs(root: Path, folder: Path, jobs: int = 2) -> dict[Path, str]:
         RuntimeError: With what nvcc says where it fails.
     """
     with ThreadPoolExecutor(jobs) as pool:
-        files = sources(root)
+        files = sources(root) if files is None else files
         return dict(zip(files, pool.map(lambda source: _compile_log(root, folder, source), files), strict=True))
 
 
-def _compile_log(root: Path, folder: Path, source: Path) -> str:
+def _command(root: Path, source: Path) -> list[str]:
     targets = [target for target in targets_of(source) if "code=sm_" in target]
-    command = [*nvcc_command(), *flags(source, targets), "-Xptxas=-v", "-c", str(root / source)]
-    stem = folder / f"{source.stem}-{hashlib.sha256(' '.join(command).encode()).hexdigest()[:12]}"
+    return [*nvcc_command(), *flags(source, targets), "-Xptxas=-v", "-c", str(root / source)]
+
+
+def compiled_object(root: Path, folder: Path, source: Path) -> Path:
+    """Where ``compile_logs`` leaves the machine code of a kernel file."""
+    return folder / f"{source.stem}-{hashlib.sha256(' '.join(_command(root, source)).encode()).hexdigest()[:12]}.o"
+
+
+def _compile_log(root: Path, folder: Path, source: Path) -> str:
+    command, stem = _command(root, source), compiled_object(root, folder, source).with_suffix("")
     log, read = stem.with_suffix(".log"), stem.with_suffix(".d")
     if log.exists() and read.exists():
         made = log.stat().st_mtime

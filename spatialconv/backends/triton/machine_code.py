@@ -43,6 +43,20 @@ def read_cubin(cubin: bytes) -> dict[str, object]:
     }
 
 
+def read_objects(path: Path) -> dict[tuple[str, str], dict[str, int]]:
+    """``instructions`` of every kernel of an object file of nvcc's, by architecture and mangled name."""
+    code = _words_of(import_module("triton").knobs.nvidia.cuobjdump.path, "-sass", path)
+    found, architecture = {}, ""
+    for part in re.split(r"^\s*(?=arch = |Function : )", code, flags=re.MULTILINE):
+        if part.startswith("arch = "):
+            architecture = part.split()[2]
+        elif part.startswith("Function : "):
+            mnemonics = Counter(_LINE_OF_SASS.findall(part))
+            counts = {name: _count(mnemonics, name) for name in _SASS} | {"all": mnemonics.total()}
+            found[architecture, part.split()[2]] = counts
+    return found
+
+
 def read_gcn(code: str) -> dict[str, object]:
     """The same of AMD's assembly; the stack is what a lane has of scratch memory."""
     mnemonics = Counter(_LINE_OF_GCN.findall(code))

@@ -176,7 +176,8 @@ def launch_adaptive(p: Pool2dProblem, function: Callable, adjoint: bool) -> Laun
     taps = max(map(len, swapped.rows())), max(map(len, swapped.columns()))
     constants = {
         "MAXIMUM": p.op.startswith("max"), "CHANNELS_LAST": channels_last, **tile.constants(),
-        "TOGETHER": min(power_of_two(taps[1]), 8), **number_types(p),
+        # Two loads at a time make ptxas spill, and hide little.
+        "TOGETHER": min(power_of_two(taps[1]), 8) if taps[1] > 2 else 1, **number_types(p),
     }  # fmt: skip
     along, across = reversed(result) if channels_last else result
     programs = tile.programs(p.n, p.ic, along, across, 1, channels_last)
