@@ -103,8 +103,8 @@ def main(
         table.add_row(*cells(*row))
     Console(width=240).print(table)
     if out is not None:
-        kept = [{"source": source, **asdict(report), "problems": found} for source, report, found in rows]
-        out.write_text(dumps(kept, indent=1) + "\n")
+        kept = [dumps({"source": source, **asdict(report), "problems": found}) for source, report, found in rows]
+        out.write_text("[\n" + ",\n".join(kept) + "\n]\n")
     raise typer.Exit(1 if any(found for _, _, found in rows) else 0)
 
 

@@ -70,7 +70,7 @@ PLANTED = {
     "a missing test of bounds": Planted(
         "conv_mma_correlate.h",
         "static_cast<uint32_t>(y[i] + move_y) < static_cast<uint32_t>(source_h) &&",
-        "",
+        "static_cast<uint32_t>(y[i] + move_y) <= static_cast<uint32_t>(source_h) &&",
         "eager",
         "address",
         "heap-buffer-overflow",
