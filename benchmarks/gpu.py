@@ -2,8 +2,8 @@
 
     python3 benchmarks/gpu.py OUT [--seconds 570] [--suite resnet50 ...]
 
-Steps, in order: what is installed; one-instruction tests of the CUDA kernels' CPU twins; the test matrix on the GPU;
-compute-sanitizer on a sample; then layers of real networks against cuDNN. ``OUT`` holds ``summary.json`` (steps,
+spatialconv has to be installed, with its CUDA kernels, and pytest. Steps, in order: what is installed; the GPU's
+instructions one by one, as their CPU twins have them; streams, graphs and the test matrix; compute-sanitizer on a sample; then layers of real networks against cuDNN. ``OUT`` holds ``summary.json`` (steps,
 versions, driver, clocks; rewritten after every step), ``log.txt`` (their output), ``bench.json`` (in the format of
 ``spatialconv bench``, whole after every row, so that an interruption loses one row) and ``worst.txt``, the rows with
 the lowest ratio first.
@@ -15,9 +15,11 @@ graph, operands rotating through more memory than the L2 cache ('rotate', as ins
 # ruff: noqa: B008 - typer reads options from argument defaults
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -66,23 +68,38 @@ class Run:
 
     def command(self, name: str, words: list[str], limit: float, **environment: str) -> str:
         """Run a command for at most so long; its last lines go to the summary, all of its output to the log."""
-        start, limit = time.monotonic(), max(min(limit, self.left() - 5), 1)
+        start, limit = time.monotonic(), max(min(limit, self.left() - 15), 1)
         try:
-            answer = subprocess.run(
-                words, capture_output=True, text=True, timeout=limit, cwd=self.out, env=os.environ | environment
-            )
-            text, status = (
-                answer.stdout + answer.stderr,
-                "ok" if answer.returncode == 0 else f"exit {answer.returncode}",
-            )
-        except subprocess.TimeoutExpired as late:
-            text, status = (late.stdout or b"").decode(errors="replace"), f"stopped after {limit:.0f} s"
+            with subprocess.Popen(
+                words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", cwd=self.out,
+                env=os.environ | environment, start_new_session=True,
+            ) as process:  # fmt: skip
+                text, late = _output(process, limit)
+            status = f"stopped after {limit:.0f} s" if late else f"exit {process.returncode}"
+            status = "ok" if not late and process.returncode == 0 else status
         except OSError as error:
             text, status = "", f"could not be started: {error}"
         with open(self.out / "log.txt", "a") as log:
             log.write(f"\n===== {name}: {' '.join(words)}\n{text}\n")
         self.note(name, status=status, seconds=time.monotonic() - start, tail=text.strip().splitlines()[-8:])
         return text
+
+
+def _output(process: subprocess.Popen, limit: float) -> tuple[str, bool]:
+    """All that it writes, and whether it was stopped at the limit: politely first, so that pytest reports what it
+    found, and with all processes it started, which else would go on using the GPU."""
+    try:
+        return process.communicate(timeout=limit)[0], False
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGINT)
+    try:
+        text = process.communicate(timeout=10)[0]
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        return process.communicate()[0], True
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    return text, True
 
 
 def sanitizer() -> str | None:
@@ -101,7 +118,7 @@ def main(
     out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     run = Run(out, seconds)
-    tests_end = run.left() * TESTS_SHARE
+    tests_seconds = run.left() * TESTS_SHARE
     run.command("info", [sys.executable, "-m", "spatialconv", "info"], 60)
     import torch
 
@@ -113,7 +130,7 @@ def main(
     run.summary["gpu"] = gpu_facts()
     run.save()
     if not skip_tests:
-        test_steps(run, tests_end)
+        test_steps(run, tests_seconds)
     measure(run, [(name, "bf16", "nhwc") for name in suite] or list(PLAN))
     run.summary["gpu_at_the_end"] = gpu_facts()
     run.save()
@@ -122,7 +139,8 @@ def main(
 def test_steps(run: Run, seconds: float) -> None:
     tests = ROOT / "tests"
     run.command("instructions", [*PYTEST, str(tests / "emulated"), "-k", "instructions and gpu"], 0.2 * seconds)
-    run.command("device", [*PYTEST, str(tests / "gpu" / "test_device.py")], 0.25 * seconds)
+    # With -m "" also the tests that a plain run leaves out.
+    run.command("device", [*PYTEST, "-m", "", str(tests / "gpu" / "test_device.py")], 0.25 * seconds)
     run.command("matrix", [*PYTEST, str(tests / "gpu" / "test_kernels_gpu.py")], 0.4 * seconds)
     tool = sanitizer()
     if tool is None:

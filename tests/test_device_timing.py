@@ -52,6 +52,7 @@ class Device:
         self.names = {
             "Event": Event, "CUDAGraph": CUDAGraph, "Stream": Stream, "graph": graph, "synchronize": lambda: None,
             "current_stream": Stream, "stream": lambda stream: contextlib.nullcontext(),
+            "set_stream": lambda stream: None, "_sleep": lambda cycles: None,
         }  # fmt: skip
 
     def call(self, operand) -> None:
@@ -78,6 +79,13 @@ def test_a_block_is_captured_once_and_replayed(monkeypatch):
     replays = [calls for kind, calls in device.ran if kind == "replay"]
     assert replays == [(0, 1, 2, 0, 1, 2)] * 3, "once to warm the graph up, then once a sample"
     assert [kind for kind, _ in device.ran[:3]] == ["call"] * 3, "warmed up before the capture"
+
+
+def test_a_block_reads_every_copy(monkeypatch):
+    """Else the operands of a short block would stay in the caches from replay to replay."""
+    device = Device()
+    assert variant(monkeypatch, device, copies=5).sample(1).seconds == pytest.approx(1e-3)
+    assert [calls for kind, calls in device.ran if kind == "replay"][-1] == (0, 1, 2, 3, 4)
 
 
 def test_what_cannot_be_captured_is_timed_on_the_stream(monkeypatch):

@@ -93,7 +93,8 @@ def limit(problem: Conv2dProblem, kind: str, tier: str) -> float:
         layouts = (torch.contiguous_format, torch.channels_last)
         return max(IEEE_FACTOR * max(torch_error(problem, kind, layout) for layout in layouts), noise(problem))
     first, second = (rounded(operand, tier).double() for operand in operands(problem, kind))
-    return max(error(problem, kind, convolution(problem, first, second)), noise(problem))
+    # Operands rounded to the tier, and then a sum as the ieee tier makes it.
+    return error(problem, kind, convolution(problem, first, second)) + limit(problem, kind, "ieee")
 
 
 def noise(problem: Conv2dProblem) -> float:

@@ -13,6 +13,8 @@ import torch
 from .timing import Rotation, Sample
 
 _WARM_UP = 3
+# What keeps the GPU busy (some 50 µs) while the host enqueues the events and the graph between them.
+_HEAD_START_CYCLES = 100_000
 
 
 class GraphVariant:
@@ -26,8 +28,11 @@ class GraphVariant:
         self.begin, self.end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
 
     def sample(self, calls: int) -> Sample:
+        """A block of at least as many calls as there are copies: a graph reads the same ones at every replay."""
+        calls = max(calls, len(self.rotation.copies))
         operands = self.rotation.take(calls)
         graph = self._graph(calls, operands) if self.how == "graph" else None
+        torch.cuda._sleep(_HEAD_START_CYCLES)
         self.begin.record()
         if graph is not None:
             graph.replay()
@@ -39,18 +44,19 @@ class GraphVariant:
         return Sample(self.begin.elapsed_time(self.end) * 1e-3 / calls, True)
 
     def _graph(self, calls: int, operands) -> torch.cuda.CUDAGraph | None:
-        """The graph of a block of that length. It reads the operands that its first block took, all of the rotation in
-        a long block and in a short one a part."""
+        """The graph of a block of that length, which reads the operands that its first block took."""
         graph = self.graphs.get(calls)
         if graph is None:
             self._warm_up(operands[0])
-            graph = torch.cuda.CUDAGraph()
+            graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
             try:
                 with torch.cuda.graph(graph):
                     for arguments in operands:
                         self.call(*arguments)
             except RuntimeError:
-                # The error of an operation that a capture forbids; the stream is usable again.
+                # The error of an operation that a capture forbids. Leaving torch.cuda.graph raised once more, so the
+                # stream of the capture is still the current one.
+                torch.cuda.set_stream(stream)
                 torch.cuda.synchronize()
                 self.how, self.graphs = "stream", {}
                 return None

@@ -117,7 +117,9 @@ def _best(call, calls: int, device: str, seconds: float, now=time.perf_counter) 
 
 def _matmul(dtype: str, device: str, seconds: float) -> float:
     side = _SIDE if device == "cpu" else 8192
-    left, right = (torch.randn(side, side, device=device).to(DTYPES[dtype]) for _ in range(2))
+    # A generator of its own: torch's cannot be used any more after a capture into a CUDA graph that failed.
+    generator = torch.Generator(device).manual_seed(0)
+    left, right = (torch.randn(side, side, device=device, generator=generator).to(DTYPES[dtype]) for _ in range(2))
     out = torch.empty_like(left)
 
     def product() -> None:
@@ -161,5 +163,9 @@ def _rate(call, work: float, calls: int, device: str, seconds: float, private: b
 def _copy(working_set: int, device: str, seconds: float) -> float:
     half = max(working_set // 2, 4096)
     source, target = (torch.zeros(half, dtype=torch.uint8, device=device) for _ in range(2))
-    calls, private = max(1, 2**20 // half), device == "cpu" and working_set <= cache_size(2)
+    # Waiting for a GPU takes tens of microseconds, which many copies have to share.
+    calls, private = (
+        max(1, 2 ** (20 if device == "cpu" else 30) // half),
+        device == "cpu" and working_set <= cache_size(2),
+    )
     return _rate(lambda: target.copy_(source), 2.0 * half, calls, device, seconds, private)

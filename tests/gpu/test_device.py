@@ -120,6 +120,8 @@ def test_the_precision_switch_is_part_of_the_choice() -> None:
     finally:
         switch.fp32_precision = before
     assert chosen["ieee"] == "ieee"
+    if any(spatialconv.backends()[name].available for name in BACKENDS):
+        assert chosen["tf32"] == "tf32"
 
 
 def test_operands_on_two_devices_are_refused() -> None:
