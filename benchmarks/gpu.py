@@ -3,7 +3,8 @@
     python3 benchmarks/gpu.py OUT [--seconds 570] [--suite resnet50 ...]
 
 spatialconv has to be installed, with its CUDA kernels, and pytest. Steps, in order: what is installed; the GPU's
-instructions one by one, as their CPU twins have them; streams, graphs and the test matrix; compute-sanitizer on a sample; then layers of real networks against cuDNN. ``OUT`` holds ``summary.json`` (steps,
+instructions one by one, as their CPU twins have them; streams, graphs and the test matrix; compute-sanitizer on a
+sample; then layers of real networks against cuDNN. ``OUT`` holds ``summary.json`` (steps,
 versions, driver, clocks; rewritten after every step), ``log.txt`` (their output), ``bench.json`` (in the format of
 ``spatialconv bench``, whole after every row, so that an interruption loses one row) and ``worst.txt``, the rows with
 the lowest ratio first.
