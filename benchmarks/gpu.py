@@ -30,7 +30,8 @@ import typer
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml")]
-PYTEST += ["--rootdir", str(ROOT)]
+# One process, also where pytest-xdist is missing: a second one would share the GPU.
+PYTEST += ["--rootdir", str(ROOT), "-o", "addopts=--import-mode=importlib -m 'not full'"]
 # Suites and dtypes in the order in which they are measured, until the time is over.
 PLAN = (
     ("resnet50", "bf16", "nhwc"),

@@ -156,22 +156,23 @@ def precision(device: str) -> str:
     return _PRECISION[torch.backends.mkldnn.conv.fp32_precision]
 
 
-def current_context(device: str) -> Context:
-    """The context of a call made now, in this thread."""
+def current_context(device: str, index: int | None = None) -> Context:
+    """The context of a call made now, in this thread; ``index``: of the GPU whose tensors it takes, the current one
+    where it is None."""
     on_cpu = device == "cpu"
     return Context(
         threads=torch.get_num_threads() if on_cpu else 1,
-        isa=_cpu_isa() if on_cpu else _gpu_isa() if device == "cuda" else "",
+        isa=_cpu_isa() if on_cpu else _gpu_isa(index) if device == "cuda" else "",
         precision=precision(device),
         deterministic=torch.are_deterministic_algorithms_enabled(),
     )
 
 
-def _gpu_isa() -> str:
-    """The current device's architecture as compilers name it, 'sm_90'; empty without a device."""
+def _gpu_isa(index: int | None) -> str:
+    """A GPU's architecture as compilers name it, 'sm_90'; empty without a device."""
     if not torch.cuda.is_available():
         return ""
-    major, minor = torch.cuda.get_device_capability()
+    major, minor = torch.cuda.get_device_capability(index)
     return f"sm_{major}{minor}"
 
 
@@ -183,14 +184,14 @@ def _cpu_isa() -> str:
 _memo: dict[tuple[Problem, str, Context], Choice] = {}
 
 
-def choose(problem: Problem, request: str, context: Context | None = None) -> Choice:
-    """The kernel for a problem.
+def choose(problem: Problem, request: str, context: Context | None = None, index: int | None = None) -> Choice:
+    """The kernel for a problem; ``index``: of the GPU that its tensors are on.
 
     An explicit request that cannot be met raises: BackendUnavailableError when nothing of the backend runs here, else
     UnsupportedProblemError with every reason. 'auto' takes this machine's measured choice, else the first of the table.
     """
     if context is None:
-        context = current_context(problem.device)
+        context = current_context(problem.device, index)
     key = (problem, request, context)
     found = _memo.get(key)
     if found is None:

@@ -134,8 +134,8 @@ class Entry:
 
     __slots__ = ("problem", "request", "context", "plan", "_others")
 
-    def __init__(self, problem: Problem, request: str) -> None:
-        choice = dispatch.choose(problem, request)
+    def __init__(self, problem: Problem, request: str, index: int | None) -> None:
+        choice = dispatch.choose(problem, request, index=index)
         self.problem, self.request, self.context, self.plan = problem, request, choice.context, choice.plan
         self._others: dict[str, Plan] = {}
 
@@ -157,11 +157,11 @@ _memo: dict[tuple, Entry] = {}
 recall = _memo.get  # the entry of a kind of call that was seen before, or None
 
 
-def remember(key: tuple, problem: Problem, request: str) -> Entry:
-    """A new entry under the key. The number of entries is bounded."""
+def remember(key: tuple, problem: Problem, request: str, index: int | None) -> Entry:
+    """A new entry under the key; ``index``: of the GPU that the tensors are on. The number of entries is bounded."""
     if len(_memo) >= _MEMO_LIMIT:
         _memo.clear()
-    entry = _memo[key] = Entry(problem, request)
+    entry = _memo[key] = Entry(problem, request, index)
     return entry
 
 

@@ -68,7 +68,7 @@ def conv2d(
         entry = recall(key)
         if entry is None and input.dim() == 4 and not input.is_complex():
             problem = _conv2d_problem(input, weight, bias, *_conv2d_geometry(weight, stride, padding, dilation, groups))
-            entry = remember(key, problem, requested(backend))
+            entry = remember(key, problem, requested(backend), input.device.index)
         if entry is not None:
             if _grad() and (input.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)):
                 return recorded.conv2d(input, weight, bias, entry)
@@ -188,7 +188,7 @@ def conv_transpose2d(
             problem = arguments.conv2d_problem(
                 "conv2d_grad_input", shape, weight.shape, input.shape, *geometry, False, input, weight
             )
-            entry = remember(key, problem, requested(backend))
+            entry = remember(key, problem, requested(backend), input.device.index)
         if _grad() and (input.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)):
             return recorded.conv_transpose2d(input, weight, bias, entry)
         output = entry.plan(input, weight)
@@ -318,7 +318,7 @@ def _max_pool2d(op: str, input, given: tuple, flags: tuple, return_indices: bool
             problem = arguments.pool2d_problem(
                 "max_pool2d", input.shape, shape[2:], *windows, input, indices=indices and not offsets, offsets=offsets
             )
-            entry = remember(key, problem, requested(backend))
+            entry = remember(key, problem, requested(backend), input.device.index)
         if entry is not None:
             values, positions = recorded.max_pool2d(input, entry) if record else entry.plan(input)
             return (values, positions) if return_indices else values
@@ -352,7 +352,7 @@ def _avg_pool2d(op: str, input, given: tuple, flags: tuple, backend: str | None)
             problem = arguments.pool2d_problem(
                 "avg_pool2d", input.shape, shape[2:], *windows, input, include_pad=include_pad, divisor=divisor
             )
-            entry = remember(key, problem, requested(backend))
+            entry = remember(key, problem, requested(backend), input.device.index)
         if entry is not None:
             return recorded.avg_pool2d(input, entry) if _grad() and input.requires_grad else entry.plan(input)
     _check_tensor(op, "input", input)

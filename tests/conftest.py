@@ -9,10 +9,18 @@ import os
 from collections import Counter
 from zlib import crc32
 
-import torch
 
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")
+def prepare_environment() -> None:
+    """What libraries read as they are imported."""
+    # Two processes test at a time: a pool that spins while it waits would take the other's core.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+prepare_environment()
 
 
 def pytest_addoption(parser) -> None:

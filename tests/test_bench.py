@@ -125,8 +125,10 @@ def test_ours_and_torch_compute_the_same_cell(cell):
     given = operands.make(cell.problem)
     right = gate.truth(cell.problem, given)
     with torch.no_grad():
-        for call in (peers.ours(cell, "reference"), peers.torch_call(cell)):
-            verdict = gate.judge(cell.problem, call(*given), right, check_layout=False)
+        # torch's depthwise gradients round 16-bit sums on the way where a CPU has no AVX-512.
+        rounding = "bf16" if cell.problem.dtype == "bf16" else "ieee"
+        for call, tier in ((peers.ours(cell, "reference"), "ieee"), (peers.torch_call(cell), rounding)):
+            verdict = gate.judge(cell.problem, call(*given), right, tier, check_layout=False)
             assert verdict.passed, verdict.reason
 
 

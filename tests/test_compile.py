@@ -74,8 +74,8 @@ def ran(monkeypatch):
 
     names, choose = [], dispatch.choose
 
-    def recorded(problem, request, context=None):
-        choice = choose(problem, request, context)
+    def recorded(problem, request, context=None, index=None):
+        choice = choose(problem, request, context, index)
 
         def plan(*args, **kwargs):
             names.append(choice.kernel.full_name)

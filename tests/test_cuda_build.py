@@ -17,6 +17,7 @@ import pytest
 from spatialconv import settings
 from spatialconv.backends.extension import cuda_build
 
+pytestmark = pytest.mark.xdist_group("nvcc")
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = cuda_build.sources(ROOT)
 LOG = """
@@ -54,6 +55,10 @@ def test_a_source_compiles_without_spills_and_slow_code(source: Path, request: p
     architectures = {"sm_90a"} if source.stem.endswith("_sm90a") else {"sm_80", "sm_90a"}
     assert {usage.architecture for usage in found} in (architectures, set())
     assert found or source.name == "tables.cu"
+    if source.stem.startswith("conv_wgmma"):
+        # Its warpgroups share anew what a block has at launch, which is to the register what they ask for.
+        persistent = [usage for usage in found if "correlate" in usage.kernel or "grad_weight" in usage.kernel]
+        assert persistent and {usage.registers for usage in persistent} == {168}
 
 
 def asked_for(request: pytest.FixtureRequest) -> list[Path]:

@@ -51,7 +51,7 @@ class FlippingKernel(Kernel):
 def kernel(monkeypatch) -> FlippingKernel:
     made = FlippingKernel()
 
-    def choose(problem, request):
+    def choose(problem, request, index=None):
         chosen = dispatch.choose(problem, request)
         return Choice(problem, chosen.context, made, chosen.plan, ())
 

@@ -10,7 +10,11 @@ import pytest
 
 from spatialconv.backends.triton import ahead, launch
 
-pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
+# What is compiled is compiled in one process for all tests, which therefore run in one.
+pytestmark = [
+    pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed"),
+    pytest.mark.xdist_group("triton ahead of time"),
+]
 HERE = Path(__file__).parent
 
 

@@ -36,9 +36,11 @@ void versions(int& driver, int& runtime) { driver = runtime = 0; }
 int32_t launch_on(int device, const Entry& entry, const void* problem, const Buffers& buffers, Stream stream) {
   int before;
   if (const cudaError_t error = cudaGetDevice(&before)) return error;
-  if (before == device) return entry.launch(problem, buffers, stream);
+  // Also where it is current already: a thread that has made no call of the runtime that needs one has no context yet,
+  // and without one the driver encodes no tensor map. Legal while a graph is captured.
   if (const cudaError_t error = cudaSetDevice(device)) return error;
   const int32_t launched = entry.launch(problem, buffers, stream);
+  if (before == device) return launched;
   const cudaError_t restored = cudaSetDevice(before);
   return launched != 0 ? launched : static_cast<int32_t>(restored);
 }

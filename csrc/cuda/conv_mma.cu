@@ -60,6 +60,7 @@ int32_t narrow(int64_t value) { return static_cast<int32_t>(value); }
 template <class T, Pass kPass>
 int64_t correlation_workspace(const void* problem, int64_t multiprocessors) {
   const Conv2d& p = as_conv(problem);
+  if (!within_limits<T>(p)) return -1;
   const int64_t shares = plan_correlation<T>(p, kPass, multiprocessors).shares;
   return packed_image_bytes<T>(source_of(p, kPass)) + packed_weight_bytes<T>(p, kPass) +
          (shares > 1 ? partial_bytes(result_count(p, kPass), shares) : 0);
@@ -155,6 +156,7 @@ ShareSum weight_sum(const Conv2d& p, int32_t shares) {
 template <class T>
 int64_t grad_weight_workspace(const void* problem, int64_t multiprocessors) {
   const Conv2d& p = as_conv(problem);
+  if (!within_limits<T>(p)) return -1;
   const ShareSum sum = weight_sum<T>(p, plan_grad_weight<T>(p, multiprocessors).shares);
   return packed_image_bytes<T>(x_of(p)) + packed_image_bytes<T>(y_of(p)) + partial_bytes(sum.count(), sum.shares);
 }

@@ -18,6 +18,9 @@ constexpr int kDepth = 64;                               // terms of the sum in 
 constexpr int kBoxBytes = kDepth * 64 * 2;               // 64 rows of 128 bytes
 constexpr int kMostShared = 227 * 1024;
 constexpr int kProducerRegisters = 40, kConsumerRegisters = 232;
+// What ptxas gives every thread at launch and the warpgroups then share anew: whoever asks for more waits for ever.
+constexpr int kLaunchRegisters = 168;
+static_assert(kProducerRegisters + kConsumers * kConsumerRegisters <= (1 + kConsumers) * kLaunchRegisters);
 
 // Shared memory of a block that computes tiles of kRows x kColumns.
 template <int kColumns>

@@ -49,7 +49,8 @@ inline CUtensorMapDataType data_type(DType dtype) {
   return dtype == DType::bf16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16;
 }
 
-inline int32_t as_error(CUresult result) { return result == CUDA_SUCCESS ? 0 : cudaErrorInvalidValue; }
+// The runtime numbers the errors that it shares with the driver alike.
+inline int32_t as_error(CUresult result) { return static_cast<int32_t>(result); }
 
 }  // namespace tensor_map
 

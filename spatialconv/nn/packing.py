@@ -128,8 +128,8 @@ def _plan(
     )  # fmt: skip
     if problem.empty:
         return None
-    context = replace(current_context(problem.device), prepacked=True)
-    choice = choose(problem, requested(backend))
+    context = replace(current_context(problem.device, input.device.index), prepacked=True)
+    choice = choose(problem, requested(backend), index=input.device.index)
     kernel, plan = choice.kernel, choice.plan
     packed = None if kernel.refusals(problem, context) else kernel.packed_weight(problem, context, weight.detach())
     if packed is None:

@@ -61,7 +61,7 @@ def problem(name: str) -> Callable:
     def register(function: Callable) -> Callable:
         def real(*args):
             what, operands = function(*args)
-            return dispatch.choose(what, args[-1]).plan(*operands)
+            return dispatch.choose(what, args[-1], index=operands[0].device.index).plan(*operands)
 
         PROBLEMS[name] = function
         LIBRARY.impl(name, real, "CompositeExplicitAutograd")

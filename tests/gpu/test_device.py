@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -122,6 +125,36 @@ def test_the_precision_switch_is_part_of_the_choice() -> None:
     assert chosen["ieee"] == "ieee"
     if any(spatialconv.backends()[name].available for name in BACKENDS):
         assert chosen["tf32"] == "tf32"
+
+
+FIRST_CALL = """
+import threading, torch, spatialconv
+given = [torch.randn(4, 64, 28, 28), torch.randn(96, 64, 3, 3), torch.randn(4, 96, 26, 26)]
+given = [one.half().cuda().contiguous(memory_format=torch.channels_last) for one in given]
+x, w, g = [one.requires_grad_(index < 2) for index, one in enumerate(given)]
+spare = [torch.empty_like(one) for one in given for _ in range(8)]
+torch.cuda.synchronize()
+del spare
+def work(): found.append({work})
+y, found = spatialconv.conv2d(x, w, backend="extension"), []
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+torch.cuda.synchronize()
+assert len(found) == 1, "the thread's call raised"
+"""
+
+
+@pytest.mark.parametrize(
+    "work", ["torch.autograd.grad(y, (x, w), g)", "spatialconv.conv2d(x.detach(), w.detach(), backend='extension')"]
+)
+def test_a_call_may_be_the_first_that_its_thread_makes_of_cuda(work: str) -> None:
+    """With memory from torch's cache nothing before our launch gives the thread a context."""
+    if reason := spatialconv.backends()["extension"].reason:
+        pytest.skip(reason)
+    code = FIRST_CALL.replace("{work}", work)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_operands_on_two_devices_are_refused() -> None:

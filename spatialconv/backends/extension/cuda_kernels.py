@@ -26,6 +26,8 @@ from .kernels import WORKSPACE_LIMIT, as_it_lies, conv_structs, in_layout, pool_
 _VECTOR_BYTES = 16
 # A step of a wgmma kernel's sum is so many channels wide, and may not straddle two groups.
 _WGMMA_STEP = 64
+# It launches once for every four phases of grad_input, each with copies of its own to be described.
+_WGMMA_PHASES = 16
 
 
 @cache
@@ -225,6 +227,9 @@ class CudaWgmma(CudaMma):
         summed = {"conv2d": (inputs,), "conv2d_grad_input": (outputs,), "conv2d_grad_weight": (inputs, outputs)}
         if problem.g > 1 and any(channels % _WGMMA_STEP for channels in summed[problem.op]):
             reasons.append(f"needs channels of several groups in multiples of {_WGMMA_STEP}, got {inputs} to {outputs}")
+        phases = min(problem.sh, problem.ih) * min(problem.sw, problem.iw)
+        if problem.op == "conv2d_grad_input" and phases > _WGMMA_PHASES:
+            reasons.append(f"takes at most {_WGMMA_PHASES} phases of a stride, the problem has {phases}")
         return reasons + refuse_reach(problem)
 
 

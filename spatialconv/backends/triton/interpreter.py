@@ -1,10 +1,10 @@
 """Makes Triton's interpreter (TRITON_INTERPRET=1) compute what a GPU would, and makes it strict.
 
 Upstream keeps bfloat16 as uint16 bits and computes with the bits, cuts where hardware rounds, gives comparisons the
-type of their operands, multiplies in full float32 whatever precision a dot asks for, and reads any address. Here
-bfloat16 is widened to float32 and rounded back to nearest even, masked lanes without an ``other`` hold NaN, and every
-lane's address is checked (``checked_memory.py``). This file alone uses the interpreter's private names;
-``missing_names`` says which of them this triton lacks.
+type of their operands, multiplies in full float32 whatever precision a dot asks for and in whichever order numpy's BLAS
+likes, and reads any address. Here bfloat16 is widened to float32 and rounded back to nearest even, dots sum in the
+order of k, masked lanes without an ``other`` hold NaN, and every lane's address is checked (``checked_memory.py``).
+This file alone uses the interpreter's private names; ``missing_names`` says which of them this triton lacks.
 """
 
 from __future__ import annotations
@@ -90,6 +90,15 @@ def _cut_to_tf32(values: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(values), values, cut)
 
 
+def _product(a: np.ndarray, b: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """The matrix product, each element summed in the order of k: a BLAS adds up another way where a row is another."""
+    a, b = a.astype(dtype), b.astype(dtype)
+    total = np.zeros((*a.shape[:-1], b.shape[-1]), dtype)
+    for k in range(a.shape[-1]):
+        total += a[..., :, k, None] * b[..., None, k, :]
+    return total
+
+
 def _is_bfloat16(handle: object) -> bool:
     return isinstance(handle, upstream.TensorHandle) and handle.dtype.scalar == tl.bfloat16
 
@@ -113,7 +122,7 @@ def _in_float32(method):
 
 
 def _mend_arithmetic(builder: type) -> None:
-    binary_op, cast_impl, create_dot = builder.binary_op, builder.cast_impl, builder.create_dot
+    binary_op, cast_impl = builder.binary_op, builder.cast_impl
 
     def typed_binary_op(self, lhs, rhs, op):
         if op in _COMPARISONS:
@@ -133,7 +142,7 @@ def _mend_arithmetic(builder: type) -> None:
         a, b = _wide(a), _wide(b)
         if input_precision == ir.INPUT_PRECISION.TF32 and a.dtype.scalar == tl.float32:
             a, b = (upstream.TensorHandle(_cut_to_tf32(operand.data), tl.float32) for operand in (a, b))
-        return create_dot(self, a, b, acc, input_precision, *rest)
+        return upstream.TensorHandle(acc.data + _product(a.data, b.data, acc.data.dtype), acc.dtype.scalar)
 
     def clampf(self, value, low, high, propagate_nan):
         if propagate_nan == ir.PROPAGATE_NAN.NONE:

@@ -79,11 +79,13 @@ def common_divisor(p: Pool2dProblem) -> int:
     return max(heights.pop() * widths.pop(), 1) if len(heights) == len(widths) == 1 else 0
 
 
-def strip_tile(p: Pool2dProblem, adjoint: bool, longest: int) -> Tile:
+def strip_tile(p: Pool2dProblem, adjoint: bool, longest: int, itemsize: int = 0) -> Tile:
+    """``itemsize``: of the widest tensor that is loaded, where that is not the problem's own."""
     along, across = axes(p)
     strip = strip_of(along, adjoint, longest)
     sizes = (along.input, across.input) if adjoint else (along.output, across.output)
-    return tile_for(p.layout == "nhwc", p.itemsize, p.n * p.ic, p.ic, *sizes, strip, across.stride if adjoint else 1)
+    phases = across.stride if adjoint else 1
+    return tile_for(p.layout == "nhwc", itemsize or p.itemsize, p.n * p.ic, p.ic, *sizes, strip, phases)
 
 
 def launch_strips(p: Pool2dProblem, function: Callable, adjoint: bool, tile: Tile, constants: dict) -> Launch:
@@ -127,7 +129,12 @@ def forward_launch(p: Pool2dProblem) -> Launch:
 
 
 def longest_strip(p: Pool2dProblem) -> int:
-    return 4 if p.dtype == "f64" else 8
+    """The longest strip that registers hold: loads of windows that share no column are all under way together, and so
+    are those of columns that are walked in a loop."""
+    along, across = axes(p)
+    apart = along.stride >= along.kernel * along.dilation
+    walked = p.layout == "nchw" and across.kernel * along.kernel > _UNROLLED_LOADS
+    return 4 if p.dtype == "f64" or apart or walked else 8
 
 
 def forward_plan(p: Pool2dProblem) -> Plan:
@@ -214,8 +221,9 @@ def scatter_launches(p: Pool2dProblem) -> tuple[Launch, Launch | None]:
         tile, phases = adaptive_tile(p, True), 1
         gather = launch_adaptive(p, module("pool_adaptive").adaptive_adjoint, True)
     else:
-        tile, phases = strip_tile(p, True, longest_strip(p)), across.stride
-        constants = {"OFFSETS": p.offsets, "V_PERIOD": across.period}
+        # A vector of int64 indices for 16 bytes of 16-bit gradients would fill the registers.
+        tile = strip_tile(p, True, longest_strip(p), 0 if p.offsets else 8)
+        phases, constants = across.stride, {"OFFSETS": p.offsets, "V_PERIOD": across.period}
         gather = launch_strips(p, module("max_pool_adjoint").gather_maxima, True, tile, constants)
     programs = tile.programs(p.n, p.ic, along.input, across.input, phases, p.layout == "nhwc")
     return gather, None if p.offsets else launch_anew(p, tile, programs)

@@ -65,7 +65,8 @@ class Tile:
 
 
 _THREADS = 128
-_KEPT_IN_REGISTERS = 128
+# Sums and gradients of a strip that a thread of grad_weight keeps: with more, ptxas spills.
+_KEPT_IN_REGISTERS = 104
 
 
 def ceil_div(amount: int, by: int) -> int:
@@ -123,7 +124,7 @@ def tile_of_one_channel(
     strips = images * ceil_div(u_size, strip)
     if channels_last:
         vector, lanes, room = _channel_lanes(channels, itemsize)
-        while sums * vector > _KEPT_IN_REGISTERS and vector > 1:
+        while (sums + strip) * vector > _KEPT_IN_REGISTERS and vector > 1:
             vector, room = vector // 2, room // 2
         slots = min(power_of_two(strips * v_size), room // lanes)
     else:
