@@ -57,16 +57,24 @@ RESULTS = {
 }
 
 
-def listed(level: str) -> list[Cell]:
-    """The sample of a level, and every tail of channels. What the package lacks has those of the strongest level that
-    it has: refusals are the same."""
-    entries = [entry for entry in kernels(False) if entry[2] == (level if level in LEVELS else LEVELS[-1])]
-    found = cells.sampled(entries)
-    for op, name, known in entries:
+def entries(level: str) -> list[cells.Listed]:
+    """The C++ kernels. What the package lacks has those of the strongest level that it has: refusals are the same."""
+    known = level if level in LEVELS else LEVELS[-1]
+    return [entry for entry in kernels(False) if entry[2] == known]
+
+
+def tails(listed: list[cells.Listed]) -> list[Cell]:
+    """Every tail of channels, the layouts by turns."""
+    found = []
+    for op, name, level in listed:
         for number, text in enumerate(geometries.tails(op) if op.startswith("conv2d") else ()):
             layout = cells.LAYOUTS[number // 2 % 2]
             problem = cells.problem_of(text, "f32", layout, "cpu")
-            found.append(Cell(name, known, problem, layout, ("integers",), "dense"))
+            found.append(Cell(name, level, problem, layout, ("integers",), "dense"))
+    return found
+
+
+def taken(found: list[Cell]) -> list[Cell]:
     return [cell for cell in found if not cell.problem.empty and not cell.refusals()]
 
 
@@ -171,7 +179,7 @@ def pieces(content: bytes, tasks: list[Task]) -> Iterator[bytes]:
 
 def check_run(program: Path, tasks: list[Task], folder: Path) -> None:
     answer = run(program, tasks, folder)
-    found = f"{answer.stdout[-2000:]}\n{answer.stderr[-8000:]}"
+    found = f"{answer.stdout[-2000:]}\n{answer.stderr[-20000:]}"
     assert answer.returncode == 0 and f"{len(tasks)} ran, 0 wrong" in answer.stdout, found
     results = pieces((folder / "results").read_bytes(), tasks)
     for task in tasks:
@@ -184,50 +192,73 @@ def check_run(program: Path, tasks: list[Task], folder: Path) -> None:
 
 @pytest.mark.parametrize("level", [*LEVELS, build.WIDE])
 def test_nothing_touches_what_is_not_its_own(level: str, tmp_path: Path) -> None:
-    """Alone and in threads, by turns."""
-    tasks = [Task(cell, 1 + 2 * (number % 2)) for number, cell in enumerate(listed(level))]
-    assert tasks
+    """Everything, alone and in threads by turns."""
+    found = taken(cells.whole(entries(level), all_data=False) + tails(entries(level)))
+    tasks = [Task(cell, 1 + 2 * (number % 2)) for number, cell in enumerate(found)]
     check_run(build.program(level, "address"), tasks, tmp_path)
 
 
 def test_threads_share_nothing_that_is_written(tmp_path: Path) -> None:
     """At one level: which thread does what does not depend on it."""
-    tasks = [Task(cell, 3) for cell in listed(LEVELS[0])]
+    tasks = [Task(cell, 3) for cell in taken(cells.sampled(entries(LEVELS[0])))]
     check_run(build.program(LEVELS[0], "thread"), tasks, tmp_path)
 
 
 @dataclass(frozen=True)
 class Planted:
-    """A mistake made in a copy of ``max_pool_scatter.h``, and by what words it has to be found."""
+    """A mistake made in a copy of a header, and by what words it has to be found; ``table`` is the kernel file that
+    includes it."""
 
+    table: str
+    header: str
     op: str
     right: str
     wrong: str
+    level: str
     sanitizer: str
     words: str
 
 
 PLANTED = {
     "one column too many": Planted(
+        "max_pool",
+        "max_pool_scatter.h",
         "max_pool2d_gather",
         "for (int64_t ow = 0; ow < p.ow; ++ow) {\n          const bool any",
         "for (int64_t ow = 0; ow <= p.ow; ++ow) {\n          const bool any",
+        LEVELS[0],
         "address",
         "heap-buffer-overflow",
     ),
     "a product of 32 bits": Planted(
+        "max_pool",
+        "max_pool_scatter.h",
         "max_pool2d_scatter",
         "return {image * p.x_stride[0] +",
         "return {static_cast<int32_t>(image + 100000) * static_cast<int32_t>(p.x_stride[0] + 100000) +",
+        LEVELS[0],
         "address",
         "signed integer overflow",
     ),
     "a workspace that threads share": Planted(
+        "max_pool",
+        "max_pool_scatter.h",
         "max_pool2d_scatter",
         "Carver carver{static_cast<char*>(buffers.workspace) + slab * slot};",
         "Carver carver{static_cast<char*>(buffers.workspace) + slab / (slab + 1) * slot};",
+        LEVELS[0],
         "thread",
         "data race",
+    ),
+    "a row left out of a tile that only AVX-512 has": Planted(
+        "gemm",
+        "gemm_tile.h",
+        "conv2d_grad_weight",
+        "case 13: return tile<Compute, 13, vectors>(call);",
+        "case 13: return tile<Compute, 12, vectors>(call);",
+        build.WIDE,
+        "address",
+        "extension:gemm@",
     ),
 }
 
@@ -236,16 +267,18 @@ PLANTED = {
 def test_a_planted_mistake_is_found(mistake: str, tmp_path: Path) -> None:
     planted = PLANTED[mistake]
     csrc = Path(shutil.copytree(build.ROOT / "csrc", tmp_path / "csrc"))
-    source = csrc / "cpu/max_pool_scatter.h"
+    source = csrc / "cpu" / planted.header
     assert source.read_text().count(planted.right) == 1, "the source has changed: plant the mistake elsewhere"
     source.write_text(source.read_text().replace(planted.right, planted.wrong))
-    for other in set((csrc / "cpu").glob("*.cpp")) - {csrc / "cpu/max_pool.cpp", csrc / "cpu/isa.cpp"}:
+    for other in set((csrc / "cpu").glob("*.cpp")) - {csrc / f"cpu/{planted.table}.cpp", csrc / "cpu/isa.cpp"}:
         other.unlink()
     tables = (csrc / "cpu/isa.cpp").read_text()
-    only = re.sub(r"(kTables\[\] = \{)[^}]*\}", r"\1&max_pool_table}", tables)
+    only = re.sub(r"(kTables\[\] = \{)[^}]*\}", rf"\1&{planted.table}_table}}", tables)
     (csrc / "cpu/isa.cpp").write_text(only)
-    tasks = [Task(cell, 3) for cell in listed(LEVELS[0]) if cell.problem.op == planted.op]
-    answer = run(build.program(LEVELS[0], planted.sanitizer, csrc), tasks, tmp_path)
-    assert answer.returncode != 0
-    assert planted.words in answer.stderr
-    assert source.name in answer.stderr, "found elsewhere than in the kernel"
+    compiled = {"max_pool": ("extension:rows", "extension:planes"), "gemm": ("extension:gemm",)}[planted.table]
+    listed = [entry for entry in entries(planted.level) if entry[0] == planted.op and entry[1] in compiled]
+    tasks = [Task(cell, 3) for cell in taken(cells.sampled(listed))]
+    with pytest.raises(AssertionError) as found:
+        check_run(build.program(planted.level, planted.sanitizer, csrc), tasks, tmp_path)
+    assert planted.words in str(found.value)
+    assert planted.level == build.WIDE or planted.header in str(found.value), "found elsewhere than in the kernel"
