@@ -163,6 +163,16 @@ def printed(op: str) -> list[str]:
     return printed + [f"{op} {line} offsets" for line in POOL[kind] if kind == "max_pool2d"]
 
 
+_CHANNELS = (1, 3, 4, 17, 21, 24, 40)
+
+
+def tails(op: str) -> list[str]:
+    """Every pair of channel counts beside tiles and vectors of 4, 8 and 16, as a 3x3 and as a 1x1 convolution."""
+    filters = ("ih5 iw6 oc{oc} kh3 kw3 ph1 pw1", "ih3 iw7 oc{oc}")
+    counts = itertools.product(_CHANNELS, _CHANNELS)
+    return [f"{op} n2 ic{ic} {line.format(oc=oc)}" for ic, oc in counts for line in filters]
+
+
 def pairs(values: Sequence[Hashable]) -> set[tuple]:
     """Every pair of values with their places."""
     return set(itertools.combinations(enumerate(values), 2))

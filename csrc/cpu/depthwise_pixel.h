@@ -86,7 +86,7 @@ void run_paired_block(const PixelBlock<Storage>& b, int64_t columns) {
     case 1: return pixel_block<Storage, 1, kDirect, Channels::paired>(b);
     case 2: return pixel_block<Storage, 2, kDirect, Channels::paired>(b);
     case 3: return pixel_block<Storage, 3, kDirect, Channels::paired>(b);
-#if defined(__AVX2__)
+#if SC_VECTOR_BYTES >= 32
     case 4: return pixel_block<Storage, 4, kDirect, Channels::paired>(b);
     case 5: return pixel_block<Storage, 5, kDirect, Channels::paired>(b);
     case 6: return pixel_block<Storage, 6, kDirect, Channels::paired>(b);

@@ -59,7 +59,7 @@ template <class V>
 SC_INLINE void pin(V& v) {
 #if defined(__AVX512F__)
   asm volatile("" : "+v"(v));
-#elif defined(__x86_64__)
+#elif defined(__x86_64__) && SC_VECTOR_BYTES < 64
   asm volatile("" : "+x"(v));
 #else
   (void)v;

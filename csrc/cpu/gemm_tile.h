@@ -8,13 +8,7 @@ namespace spatialconv {
 namespace SPATIALCONV_ISA {
 namespace gemm {
 
-#if defined(__AVX512F__)
-constexpr int kTileRows = 14;
-#elif defined(__AVX2__)
-constexpr int kTileRows = 6;
-#else
-constexpr int kTileRows = 4;
-#endif
+constexpr int kTileRows = kVectorBytes == 64 ? 14 : kVectorBytes == 32 ? 6 : 4;
 constexpr int kTileVectors = 2;
 template <class Compute>
 constexpr int kTileColumns = kTileVectors * kLanes<Compute>;
@@ -69,11 +63,11 @@ void tile_of_rows(int64_t rows, const TileCall<Compute>& call) {
     case 2: return tile<Compute, 2, vectors>(call);
     case 3: return tile<Compute, 3, vectors>(call);
     case 4: return tile<Compute, 4, vectors>(call);
-#if defined(__AVX2__)
+#if SC_VECTOR_BYTES >= 32
     case 5: return tile<Compute, 5, vectors>(call);
     case 6: return tile<Compute, 6, vectors>(call);
 #endif
-#if defined(__AVX512F__)
+#if SC_VECTOR_BYTES >= 64
     case 7: return tile<Compute, 7, vectors>(call);
     case 8: return tile<Compute, 8, vectors>(call);
     case 9: return tile<Compute, 9, vectors>(call);

@@ -19,19 +19,21 @@
 #define SC_INLINE inline __attribute__((always_inline))
 #define SC_UNROLL _Pragma("GCC unroll 32")
 
+// The size of a vector, which lanes and tiles follow; instructions follow what the compiler was allowed. With
+// SPATIALCONV_WIDE a level has the tiles of AVX-512 in generic vectors: slow, but tests of it run on any machine.
+#if defined(__AVX512F__) || defined(SPATIALCONV_WIDE)
+#define SC_VECTOR_BYTES 64
+#elif defined(__AVX2__)
+#define SC_VECTOR_BYTES 32
+#else
+#define SC_VECTOR_BYTES 16
+#endif
+
 namespace spatialconv {
 namespace SPATIALCONV_ISA {
 
-#if defined(__AVX512F__)
-constexpr int kVectorBytes = 64;
-constexpr int kVectorRegisters = 32;
-#elif defined(__AVX2__)
-constexpr int kVectorBytes = 32;
-constexpr int kVectorRegisters = 16;
-#else
-constexpr int kVectorBytes = 16;
-constexpr int kVectorRegisters = 16;
-#endif
+constexpr int kVectorBytes = SC_VECTOR_BYTES;
+constexpr int kVectorRegisters = kVectorBytes == 64 ? 32 : 16;
 
 struct bf16 {
   uint16_t bits;
