@@ -26,6 +26,7 @@ struct PixelBlock {
   const compute_t<Storage>* bias;               // null: none
   Storage* out;
   int64_t out_step;
+  Activation activation = Activation::none;
 };
 
 template <class Storage, int kColumns, bool kDirect, Channels kChannels, bool kWhole>
@@ -52,6 +53,7 @@ SC_INLINE void pixel_vector(const PixelBlock<Storage>& b, int64_t c, int64_t n) 
     SC_UNROLL
     for (int j = 0; j < kColumns; ++j) sum[j] = sum[j] + bias;
   }
+  activate<C>(b.activation, sum);
   SC_UNROLL
   for (int j = 0; j < kColumns; ++j) {
     if constexpr (kChannels == Channels::scattered) {
