@@ -114,14 +114,17 @@ void forward_planes(const Conv2d& p, const Buffers& buffers, const ForwardPlan<c
       continue;
     }
     run_taps(staged, offsets, filter, taps, false, (rows - 1) * staging.pitch + p.ow, sums);
-    const vec<C> added = broadcast(bias);
-    for (int64_t r = 0; r < rows; ++r) {
-      for (int64_t i = 0; i < p.ow; i += kLanes<C>) {
-        vec<C> value = load(sums + r * staging.pitch + i) + added;
-        activate<C>(p.activation, value);
-        store_n(y + r * p.y_stride[2] + i, value, p.ow - i);
+    const auto finish_rows = [&](auto activated) {
+      const vec<C> added = broadcast(bias);
+      for (int64_t r = 0; r < rows; ++r) {
+        for (int64_t i = 0; i < p.ow; i += kLanes<C>) {
+          vec<C> value = load(sums + r * staging.pitch + i) + added;
+          if constexpr (decltype(activated)::value) activate<C>(p.activation, value);
+          store_n(y + r * p.y_stride[2] + i, value, p.ow - i);
+        }
       }
-    }
+    };
+    p.activation == Activation::none ? finish_rows(std::false_type{}) : finish_rows(std::true_type{});
   }
 }
 
