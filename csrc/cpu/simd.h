@@ -322,6 +322,32 @@ SC_INLINE Compute sum_of_lanes(vec<Compute> v) {
 #endif
 }
 
+// v, or the bound where v is beyond it; a NaN in v stays.
+template <class V>
+SC_INLINE V at_least(V v, V bound) {
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<V, vec<float>>) return (V)_mm512_max_ps((__m512)bound, (__m512)v);
+  else return (V)_mm512_max_pd((__m512d)bound, (__m512d)v);
+#elif defined(__AVX2__)
+  if constexpr (std::is_same_v<V, vec<float>>) return (V)_mm256_max_ps((__m256)bound, (__m256)v);
+  else return (V)_mm256_max_pd((__m256d)bound, (__m256d)v);
+#else
+  return bound > v ? bound : v;
+#endif
+}
+template <class V>
+SC_INLINE V at_most(V v, V bound) {
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<V, vec<float>>) return (V)_mm512_min_ps((__m512)bound, (__m512)v);
+  else return (V)_mm512_min_pd((__m512d)bound, (__m512d)v);
+#elif defined(__AVX2__)
+  if constexpr (std::is_same_v<V, vec<float>>) return (V)_mm256_min_ps((__m256)bound, (__m256)v);
+  else return (V)_mm256_min_pd((__m256d)bound, (__m256d)v);
+#else
+  return bound < v ? bound : v;
+#endif
+}
+
 // The larger lane by lane; a NaN on either side wins, as in torch.
 template <class V>
 SC_INLINE V max_or_nan(V a, V b) {

@@ -23,7 +23,7 @@ from __future__ import annotations
 from ...problem import CONV_OPS
 from ..base import Backend
 from . import cuda_kernels, loader
-from .kernels import ConvKernel, DepthwiseKernel, GemmKernel, PoolKernel
+from .kernels import DepthwiseKernel, DirectKernel, GemmKernel, PoolKernel
 
 
 class Extension(Backend):
@@ -31,7 +31,7 @@ class Extension(Backend):
     kernels = (
         DepthwiseKernel("depthwise", tuple(CONV_OPS)),
         GemmKernel("gemm", tuple(CONV_OPS)),
-        ConvKernel("direct", tuple(CONV_OPS)),
+        DirectKernel("direct", tuple(CONV_OPS)),
         PoolKernel("rows", ("max_pool2d", "avg_pool2d", "avg_pool2d_grad_input")),
         PoolKernel("planes", ("max_pool2d_scatter", "max_pool2d_gather")),
         *cuda_kernels.KERNELS,
