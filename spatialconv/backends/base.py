@@ -47,9 +47,8 @@ Plan = Callable[..., object]
 class Kernel(ABC):
     """One algorithm of a backend.
 
-    ``shift_exact``: bitwise the same forward response wherever the pattern stands. ``least_flops``: with less work the
-    kernel's preparation does not pay, and another kernel of the backend is asked first. ``devices``: where its tensors
-    may lie.
+    ``shift_exact``: bitwise the same forward response wherever the pattern stands. ``devices``: where its tensors may
+    lie.
     """
 
     backend: str
@@ -59,7 +58,6 @@ class Kernel(ABC):
     shift_exact: bool = False
     deterministic: bool = True
     tier: str = "ieee"
-    least_flops: int = 0
 
     @property
     def full_name(self) -> str:
@@ -72,6 +70,10 @@ class Kernel(ABC):
     def refuse_geometry(self, problem: Problem) -> list[str]:
         """The reasons against the sizes of a problem whose op the kernel computes."""
         return []
+
+    def unprofitable(self, problem: Problem, context: Context) -> str | None:
+        """Why the other kernels of the backend are asked before this one, which would be slower here, or None."""
+        return None
 
     def refuse_automatic(self) -> list[str]:
         """Why the kernel should not run unless it is asked for by name."""
