@@ -1,5 +1,5 @@
 // Winograd convolution of 3x3 filters, the forward pass and the input gradient: F(2x2, 3x3) in 4/9 of the
-// multiplications, as exact as a direct sum. Sources in winograd_transform.h.
+// multiplications, as exact as a direct sum, and F(4x4, 3x3) in 1/4 of them. Sources in winograd_transform.h.
 #include "kernel.h"
 
 #include "winograd_correlate.h"
@@ -59,6 +59,7 @@ constexpr KernelEntry kEntries[] = {
     forward_entry<double, 2>("winograd", DType::f64),   grad_input_entry<double, 2>("winograd", DType::f64),
     forward_entry<bf16, 2>("winograd", DType::bf16),    grad_input_entry<bf16, 2>("winograd", DType::bf16),
     forward_entry<f16, 2>("winograd", DType::f16),      grad_input_entry<f16, 2>("winograd", DType::f16),
+    forward_entry<float, 4>("winograd4", DType::f32),   grad_input_entry<float, 4>("winograd4", DType::f32),
 };
 
 }  // namespace

@@ -11,10 +11,6 @@ namespace spatialconv {
 namespace SPATIALCONV_ISA {
 namespace winograd {
 
-// Input channels of one product, so that its panel of filters stays in the first-level cache from one register tile to
-// the next.
-constexpr int64_t kDepth = 256;
-
 template <class Storage, int m>
 struct Correlating {
   using C = compute_t<Storage>;
@@ -46,26 +42,29 @@ struct Correlating {
   void multiply(int64_t tiles, int64_t panel, const C* v, const C* u, int64_t u_step, int64_t k, int64_t k_end,
                 C* sums) const {
     const int64_t columns = smaller(width, plan.shape.oc - panel * width);
+    const int64_t parts = ceil_div(tiles, kTileRows);
     for (int64_t point = 0; point < plan.kPoints; ++point) {
-      for (int64_t begin = k; begin < k_end; begin += kDepth) {
-        gemm::TileCall<C> call{smaller(kDepth, k_end - begin), v + point * plan.v_step + begin, plan.pitch,
+      for (int64_t begin = k; begin < k_end; begin += plan.kDepth) {
+        gemm::TileCall<C> call{smaller(plan.kDepth, k_end - begin), v + point * plan.v_step + begin, plan.pitch,
                                u + point * u_step + (begin - k) * width, width, sums + point * plan.s_step, width,
                                begin > 0};
-        for (int64_t tile = 0; tile < tiles; tile += kTileRows) {
-          gemm::multiply_tile(smaller(kTileRows, tiles - tile), columns, call);
-          call.a += kTileRows * plan.pitch;
-          call.out += kTileRows * width;
+        // Register tiles of like height: a low one does not keep the multipliers busy.
+        for (int64_t part = 0; part < parts; ++part) {
+          const int64_t rows = tiles * (part + 1) / parts - tiles * part / parts;
+          gemm::multiply_tile(rows, columns, call);
+          call.a += rows * plan.pitch;
+          call.out += rows * width;
         }
       }
     }
   }
 
   int32_t transform_filters(C* to) const {
-    const int64_t chunks = ceil_div(plan.shape.ic, kChunk);
+    const int64_t chunks = ceil_div(plan.shape.ic, plan.kDepth);
     return parallel_for(plan.panels * chunks, 1, [&](int64_t begin, int64_t end) {
       for (int64_t task = begin; task < end; ++task) {
-        const int64_t panel = task / chunks, k = task % chunks * kChunk;
-        transform_panel<Storage, m>(plan.shape, w, panel * width, k, smaller(k + kChunk, plan.shape.ic),
+        const int64_t panel = task / chunks, k = task % chunks * plan.kDepth;
+        transform_panel<Storage, m>(plan.shape, w, panel * width, k, smaller(k + plan.kDepth, plan.shape.ic),
                                     to + panel * plan.u_size + k * width, plan.u_step);
       }
     });
@@ -123,8 +122,8 @@ struct Correlating {
                   const OutputTransform<Storage, m>& out) const {
     C* transformed = slab(thread);
     C* sums = transformed + plan.chunk_size;
-    for (int64_t k = 0; k < plan.shape.ic; k += kChunk) {
-      const int64_t k_end = smaller(k + kChunk, plan.shape.ic);
+    for (int64_t k = 0; k < plan.shape.ic; k += plan.kDepth) {
+      const int64_t k_end = smaller(k + plan.kDepth, plan.shape.ic);
       const C* u = filters != nullptr ? filters + panel * plan.u_size + k * width : transformed;
       if (filters == nullptr) {
         transform_panel<Storage, m>(plan.shape, w, panel * width, k, k_end, transformed, plan.chunk_step);

@@ -51,13 +51,15 @@ int64_t whole_lines(int64_t elements) {
 
 // Bytes of transformed input of a block, which shares the second-level cache with panels of filters.
 constexpr int64_t kBlockBytes = 256 << 10;
-// Input channels whose filters are transformed at a time where filters are the outer loop.
-constexpr int64_t kChunk = 128;
+// The same of the transformed filters of a panel.
+constexpr int64_t kPanelBytes = 256 << 10;
 
 template <class Storage, int m>
 struct Plan {
   using C = compute_t<Storage>;
   static constexpr int64_t kPoints = (m + 2) * (m + 2);
+  // Input channels of one product.
+  static constexpr int64_t kDepth = kPanelBytes / (kPoints * kTileColumns<C> * int64_t(sizeof(C))) / 16 * 16;
 
   Shape shape;
   int64_t tile_rows, tile_columns;  // of an image
@@ -81,7 +83,7 @@ struct Plan {
     panels = ceil_div(shape.oc, kTileColumns<C>);
     pitch = round_up(shape.ic, kLanes<C>);
     const int64_t fitting = kBlockBytes / (kPoints * pitch * int64_t(sizeof(C)));
-    const int64_t limit = clamped(fitting / kTileRows, 4, 8) * kTileRows;
+        const int64_t limit = clamped(fitting / kTileRows, 4, 8) * kTileRows;
     parts = ceil_div(tile_columns, limit);
     part = ceil_div(tile_columns, parts);
     const int64_t all_rows = shape.images * tile_rows;
@@ -93,7 +95,7 @@ struct Plan {
     v_step = odd_lines<C>(block_tiles * pitch);
     u_step = odd_lines<C>(shape.ic * kTileColumns<C>);
     s_step = odd_lines<C>(block_tiles * kTileColumns<C>);
-    chunk_step = odd_lines<C>(smaller(kChunk, shape.ic) * kTileColumns<C>);
+    chunk_step = odd_lines<C>(smaller(kDepth, shape.ic) * kTileColumns<C>);
     v_size = kPoints * v_step;
     u_size = kPoints * u_step;
     s_size = kPoints * s_step;

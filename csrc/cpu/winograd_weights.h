@@ -17,8 +17,10 @@ SC_INLINE void gather_taps(const Shape& s, const Storage* w, int64_t n, int64_t 
   const auto slot = [&](int64_t k, int64_t tap) { return taps + (k * 9 + (s.flipped ? 8 - tap : tap)) * lanes; };
   if (s.weight_dest != 1 && s.weight_source == 1) {
     for (int64_t tap = 0; tap < 9; ++tap) {
-      gemm::transpose_piece(w + tap / 3 * s.weight_h + tap % 3 * s.weight_w, s.weight_dest, n, count,
-                            [&](int64_t k) { return slot(k, tap); });
+      const Storage* from = w + tap / 3 * s.weight_h + tap % 3 * s.weight_w;
+      // Too many streams for the hardware to follow. What lies behind the filters may be asked for, but is not read.
+      for (int64_t lane = 0; lane < n; ++lane) __builtin_prefetch(from + lane * s.weight_dest + 4 * lanes);
+      gemm::transpose_piece(from, s.weight_dest, n, count, [&](int64_t k) { return slot(k, tap); });
     }
     return;
   }
@@ -55,7 +57,8 @@ void transform_panel(const Shape& s, const Storage* w, int64_t first, int64_t k,
         }
         continue;
       }
-      gather_taps(s, w + (first + lane) * s.weight_dest + channel * s.weight_source, n, count, taps);
+      const Storage* filters = w + (first + lane) * s.weight_dest + channel * s.weight_source;
+      gather_taps(s, filters, n, count, taps);
       for (int64_t i = 0; i < count; ++i, out += width) {
         vec<C> half[edge][3];
         SC_UNROLL for (int column = 0; column < 3; ++column) {

@@ -47,8 +47,8 @@ Plan = Callable[..., object]
 class Kernel(ABC):
     """One algorithm of a backend.
 
-    ``shift_exact``: bitwise the same forward response wherever the pattern stands. ``devices``: where its tensors may
-    lie.
+    ``shift_exact``: bitwise the same forward response wherever the pattern stands. ``integer_exact``: small integers
+    come out without an error. ``devices``: where its tensors may lie.
     """
 
     backend: str
@@ -56,6 +56,7 @@ class Kernel(ABC):
     ops: tuple[str, ...]
     devices: tuple[str, ...] = ("cpu",)
     shift_exact: bool = False
+    integer_exact: bool = True
     deterministic: bool = True
     tier: str = "ieee"
 

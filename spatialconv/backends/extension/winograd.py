@@ -24,3 +24,19 @@ class WinogradKernel(ConvKernel):
 
     def unprofitable(self, problem: Problem, context: Context) -> str | None:
         return None
+
+
+class Winograd4Kernel(WinogradKernel):
+    """F(4x4, 3x3): fewer multiplications, and larger numbers on the way that cancel."""
+
+    integer_exact = False
+    tier = "tf32"
+    dtypes = ("f32",)
+
+    def refuse_geometry(self, problem: Problem) -> list[str]:
+        reasons = super().refuse_geometry(problem)
+        if not reasons and not all(0 <= side <= 2 for side in problem.sides):
+            reasons.append(
+                f"rounds with its neighbours what reads padding alone and has to be 0, with sides {problem.sides}"
+            )
+        return reasons
