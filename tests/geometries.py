@@ -31,6 +31,9 @@ _CONV = """
     n2 ic16 ih7 iw7 oc32 kh3 kw3 ph1 pw1                           # whole tiles of channels
     n1 ic33 ih5 iw5 oc31 kh3 kw3 ph1 pw1                           # tails of both kinds of channels
     n1 ic70 ih3 iw5 oc14 kh3 kw3 ph1 pw1                           # a reduction of several blocks
+    n2 ic260 ih4 iw5 oc5 kh3 kw3 ph1 pw1                           # the same, more channels than one takes
+    n1 ic260 ih3 iw3 oc20 kh3 kw3 ph1 pw1                          # the same, filters are most of it
+    n1 ic2 ih5 iw131 oc3 kh3 kw3 ph1 pw1                           # a row in several parts
     n1 ic3 ih12 iw11 oc64 kh3 kw3 ph1 pw1                          # a network's first layer
     n3 ic5 ih6 iw5 oc7                                             # 1x1
     n1 ic17 ih1 iw19 oc33                                          # 1x1, one row

@@ -48,9 +48,9 @@ Plan = Callable[..., object]
 class Kernel(ABC):
     """One algorithm of a backend.
 
-    ``shift_exact``: bitwise the same forward response wherever the pattern stands. ``least_flops``: with less work the
-    kernel's preparation does not pay, and another kernel of the backend is asked first. ``devices``: where its tensors
-    may lie. ``fuses``: the activations that its own stores apply; after the others the output is walked over once more.
+    ``shift_exact``: bitwise the same forward response wherever the pattern stands. ``integer_exact``: small integers
+    come out without an error. ``devices``: where its tensors may lie. ``fuses``: the activations that its own stores
+    apply; after the others the output is walked over once more.
     """
 
     backend: str
@@ -58,9 +58,9 @@ class Kernel(ABC):
     ops: tuple[str, ...]
     devices: tuple[str, ...] = ("cpu",)
     shift_exact: bool = False
+    integer_exact: bool = True
     deterministic: bool = True
     tier: str = "ieee"
-    least_flops: int = 0
     fuses: tuple[str, ...] = ()
 
     @property
@@ -74,6 +74,10 @@ class Kernel(ABC):
     def refuse_geometry(self, problem: Problem) -> list[str]:
         """The reasons against the sizes of a problem whose op the kernel computes."""
         return []
+
+    def unprofitable(self, problem: Problem, context: Context) -> str | None:
+        """Why the other kernels of the backend are asked before this one, which would be slower here, or None."""
+        return None
 
     def refuse_automatic(self) -> list[str]:
         """Why the kernel should not run unless it is asked for by name."""

@@ -223,6 +223,11 @@ class GemmKernel(ConvKernel):
     # Packing costs a workspace and about 2 µs a call, in which direct computes about 10,000 operations.
     least_flops = 10_000
 
+    def unprofitable(self, problem: Problem, context: Context) -> str | None:
+        if problem.flops() >= self.least_flops:
+            return None
+        return f"below {self.least_flops} flops its preparation does not pay"
+
 
 class DepthwiseKernel(ConvKernel):
     fuses = ACTIVATIONS
