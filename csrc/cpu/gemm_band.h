@@ -66,6 +66,47 @@ void band_tile_of_rows(int64_t rows, const BandCall<Compute>& call) {
   band_tile_of<Compute, vectors>(rows, call, std::make_integer_sequence<int, kBandTile<vectors>>{});
 }
 
+template <int channel>
+constexpr int quad_lane(int lane, int) {
+  return lane / 4 * 4 + channel;
+}
+
+// Groups of four channels to four: a vector holds several groups, and each of a pixel's four values is spread over the
+// four lanes of its group. b is [s][channel][kLanes], the sums and their order are those of band_tile.
+template <class Compute, int rows>
+void quad_tile(const BandCall<Compute>& call) {
+  using V = vec<Compute>;
+  const int64_t a_stride = call.a_stride;
+  const Compute* b = call.b;
+  V sum[rows];
+  SC_UNROLL for (int i = 0; i < rows; ++i) sum[i] = zero<Compute>();
+  for (int64_t s = 0; s < call.segments; ++s) {
+    const Compute* a = call.a + call.offsets[s];
+    V right[4];
+    SC_UNROLL for (int k = 0; k < 4; ++k, b += kLanes<Compute>) right[k] = load(b);
+    SC_UNROLL for (int i = 0; i < rows; ++i) {
+      const V left = load(a + i * a_stride);
+      sum[i] = fma(shuffle<quad_lane<0>, Compute>(left, left), right[0], sum[i]);
+      sum[i] = fma(shuffle<quad_lane<1>, Compute>(left, left), right[1], sum[i]);
+      sum[i] = fma(shuffle<quad_lane<2>, Compute>(left, left), right[2], sum[i]);
+      sum[i] = fma(shuffle<quad_lane<3>, Compute>(left, left), right[3], sum[i]);
+    }
+  }
+  SC_UNROLL for (int i = 0; i < rows; ++i) store(call.out + i * call.out_stride, sum[i]);
+}
+
+template <class Compute, int... index>
+void quad_tile_of_rows(int64_t rows, const BandCall<Compute>& call, std::integer_sequence<int, index...>) {
+  static constexpr void (*tiles[])(const BandCall<Compute>&) = {quad_tile<Compute, index + 1>...};
+  tiles[rows - 1](call);
+}
+
+template <class Compute>
+bool suits_quads(const Correlation& c) {
+  constexpr int64_t lanes = kLanes<Compute>;
+  return lanes % 4 == 0 && c.source_channels == 4 && c.dest_channels == 4 && c.groups * 4 % lanes == 0;
+}
+
 // One axis of what is read: from `low` to `high` in source coordinates by the first grid position, and how the band
 // keeps it. An axis with one tap keeps only what is read.
 struct BandAxis {
@@ -90,8 +131,9 @@ struct BandPlan {
   BandAxis h, w;
   bool in_place;
   int64_t pixel_pitch, row_pitch, columns;
-  int64_t band, bands, filters, tasks;
-  int64_t run, segments, slab_size;
+  int64_t band, bands, filters, together, parts, tasks;
+  int64_t run, segments, quad_size, slab_size;
+  bool quads;
 
   BandPlan(const Correlation& c, int64_t threads) : h(c.h), w(c.w) {
     const int64_t channels = c.groups * c.source_channels, step = w.stride * channels;
@@ -119,8 +161,13 @@ struct BandPlan {
       bands = ceil_div(c.h.count, band);
     }
     filters = weight_blocks<C>(c);
-    tasks = c.images * bands * c.groups * filters;
-    slab_size = round_up(segments * int64_t(sizeof(int64_t)) / int64_t(sizeof(C)) + 16, 64) +
+    // Narrow groups that share cache lines are taken together.
+    together = filters > 1 ? 1 : clamped(16 / c.source_channels, 1, c.groups);
+    parts = ceil_div(c.groups, together);
+    tasks = c.images * bands * parts * filters;
+    quads = suits_quads<C>(c);
+    quad_size = quads ? round_up(c.groups * 4 * c.depth(), 64) : 0;
+    slab_size = quad_size + round_up(segments * int64_t(sizeof(int64_t)) / int64_t(sizeof(C)) + 16, 64) +
                 (in_place ? 0 : round_up(h.extent(band) * row_pitch + kLanes<C>, 64));
   }
 };
@@ -139,7 +186,9 @@ class Banded {
         bias_(static_cast<const Storage*>(bias)),
         filters_(filters),
         offsets_(reinterpret_cast<int64_t*>(memory)) {
-    band_ = memory + round_up(plan.segments * int64_t(sizeof(int64_t)) / int64_t(sizeof(C)) + 16, 64);
+    quads_ = memory + round_up(plan.segments * int64_t(sizeof(int64_t)) / int64_t(sizeof(C)) + 16, 64);
+    band_ = quads_ + plan.quad_size;
+    if (plan.quads) spread_filters();
     const int64_t runs = plan.segments / c_.h.taps;
     for (int64_t s = 0; s < plan.segments; ++s) {
       const int64_t h = c_.h.offset + s / runs * c_.h.offset_step - plan.h.low;
@@ -152,16 +201,39 @@ class Banded {
     int64_t held = -1;
     for (int64_t task = begin; task < end; ++task) {
       const int64_t filter = task % plan_.filters, rest = task / plan_.filters;
-      const int64_t group = rest % c_.groups, part = rest / c_.groups;
+      const int64_t groups = rest % plan_.parts * plan_.together, part = rest / plan_.parts;
       const int64_t image = part / plan_.bands, first = part % plan_.bands * plan_.band;
       const int64_t last = smaller(first + plan_.band, c_.h.count);
       if (part != held) hold(image, first, last);
       held = part;
-      multiply(image, first, last, group, filter);
+      const int64_t end_group = smaller(groups + plan_.together, c_.groups);
+      for (int64_t h = first; h < last; ++h) {
+        // Tiles of like width: a short one is slow.
+        const bool narrow = c_.dest_channels - filter * kTileColumns<C> <= kLanes<C>;
+        const int64_t most = narrow ? kBandTile<1> : kBandTile<2>;
+        const int64_t step = ceil_div(c_.w.count, ceil_div(c_.w.count, most));
+        for (int64_t w = 0; w < c_.w.count; w += step) {
+          for (int64_t group = groups; group < end_group; group += plan_.quads ? kLanes<C> / 4 : 1) {
+            multiply(image, h, first, w, smaller(step, c_.w.count - w), group, filter);
+          }
+        }
+      }
     }
   }
 
  private:
+  // From panels of four columns to vectors of several groups.
+  void spread_filters() {
+    C* to = quads_;
+    for (int64_t channel = 0; channel < 4 * c_.groups; channel += kLanes<C>) {
+      for (int64_t k = 0; k < c_.depth(); ++k) {
+        for (int64_t lane = 0; lane < kLanes<C>; ++lane) {
+          *to++ = filters_[(channel + lane) / 4 * packed_block_size<C>(c_) + k * kTileColumns<C> + lane % 4];
+        }
+      }
+    }
+  }
+
   // Makes `rows_` the source row that the first tap of the first output row reads.
   void hold(int64_t image, int64_t first, int64_t last) {
     const Storage* from = source_ + image * c_.source.image;
@@ -196,36 +268,36 @@ class Banded {
     }
   }
 
-  void multiply(int64_t image, int64_t first, int64_t last, int64_t group, int64_t filter) const {
+  // `count` pixels of row h from column w, and one block of a group's channels. The held band begins at row `first`.
+  void multiply(int64_t image, int64_t h, int64_t first, int64_t w, int64_t count, int64_t group,
+                int64_t filter) const {
     constexpr int64_t width = kTileColumns<C>;
     alignas(64) C sums[larger(kBandTile<1>, kBandTile<2>) * width];
-    const int64_t from = filter * width, columns = smaller(width, c_.dest_channels - from);
+    const int64_t from = filter * width;
+    const int64_t columns = plan_.quads ? kLanes<C> : smaller(width, c_.dest_channels - from);
     const int64_t channel = group * c_.dest_channels + from;
     const Storage* added = bias_ != nullptr ? bias_ + channel : nullptr;
     const bool direct = std::is_same_v<Storage, C> && added == nullptr && columns % kLanes<C> == 0;
-    const bool narrow = columns <= kLanes<C>;
-    // Tiles of like width: a short one is slow.
-    const int64_t most = narrow ? kBandTile<1> : kBandTile<2>;
-    const int64_t step = ceil_div(c_.w.count, ceil_div(c_.w.count, most));
-    BandCall<C> call{nullptr, plan_.w.stride * plan_.pixel_pitch, offsets_, plan_.segments, plan_.run,
+    const C* row = rows_ + (h - first) * plan_.h.stride * plan_.row_pitch + group * c_.source_channels;
+    const int64_t a_stride = plan_.w.stride * plan_.pixel_pitch;
+    BandCall<C> call{row + w * a_stride, a_stride, offsets_, plan_.segments, plan_.run,
                      filters_ + (group * plan_.filters + filter) * packed_block_size<C>(c_), sums, width};
-    for (int64_t h = first; h < last; ++h) {
-      const C* row = rows_ + (h - first) * plan_.h.stride * plan_.row_pitch + group * c_.source_channels;
-      Storage* out = dest_ + image * c_.dest.image + (c_.h.origin + h * c_.h.spacing) * c_.dest.row +
-                     c_.w.origin * c_.dest.column + channel;
-      for (int64_t w = 0; w < c_.w.count; w += step) {
-        const int64_t count = smaller(step, c_.w.count - w);
-        call.a = row + w * call.a_stride;
-        if (direct) {
-          call.out = reinterpret_cast<C*>(out + w * c_.w.spacing * c_.dest.column);
-          call.out_stride = c_.w.spacing * c_.dest.column;
-        }
-        narrow ? band_tile_of_rows<C, 1>(count, call) : band_tile_of_rows<C, 2>(count, call);
-        if (!direct) {
-          const int64_t pixel = (image * c_.h.count + h) * c_.w.count + w;
-          store_rows(c_, dest_ + channel, added, pixel, count, columns, sums);
-        }
-      }
+    if (direct) {
+      call.out = reinterpret_cast<C*>(dest_ + image * c_.dest.image + (c_.h.origin + h * c_.h.spacing) * c_.dest.row +
+                                      (c_.w.origin + w * c_.w.spacing) * c_.dest.column + channel);
+      call.out_stride = c_.w.spacing * c_.dest.column;
+    }
+    if (plan_.quads) {
+      call.b = quads_ + channel * c_.depth();
+      quad_tile_of_rows<C>(count, call, std::make_integer_sequence<int, kBandTile<1>>{});
+    } else if (columns <= kLanes<C>) {
+      band_tile_of_rows<C, 1>(count, call);
+    } else {
+      band_tile_of_rows<C, 2>(count, call);
+    }
+    if (!direct) {
+      const int64_t pixel = (image * c_.h.count + h) * c_.w.count + w;
+      store_rows(c_, dest_ + channel, added, pixel, count, columns, sums);
     }
   }
 
@@ -236,12 +308,18 @@ class Banded {
   const Storage* bias_;
   const C* filters_;
   int64_t* offsets_;
+  C* quads_;
   C* band_;
   const C* rows_ = nullptr;
 };
 
-// Everything but a 1 x 1 filter of stride 1, whose rows are one matrix.
-inline bool suits_bands(const Correlation& c) { return c.nhwc && !(c.h.identity() && c.w.identity()); }
+// Packing costs little where many channels share it, and its tiles are full however short the rows are.
+inline bool suits_bands(const Correlation& c) {
+  if (!c.nhwc || (c.h.identity() && c.w.identity())) return false;
+  if (c.dest_channels <= 32) return true;
+  const int64_t tiles = ceil_div(c.w.count, kTileRows);
+  return c.taps() > 1 && c.dest_channels <= 128 && 10 * c.w.count >= 9 * tiles * kTileRows;
+}
 
 // `filters` are packed.
 template <class Storage>

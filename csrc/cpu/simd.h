@@ -323,20 +323,15 @@ SC_INLINE void store_n(Storage* p, vec<compute_t<Storage>> v, int64_t n) {
 #endif
 }
 
+constexpr int every_second(int lane, int lanes) { return lane < lanes / 2 ? 2 * lane : 2 * lane + 1; }
+
 // Lane i reads p[i * stride], for i < n; zeros behind.
 template <class Storage>
 SC_INLINE vec<compute_t<Storage>> load_strided_n(const Storage* p, int64_t stride, int64_t n) {
   using C = compute_t<Storage>;
   if (stride == 1) return load_n(p, n);
-#if defined(__AVX512F__)
-  if constexpr (std::is_same_v<Storage, float>) {
-    // Two loads and a shuffle beat a gather; the second load stops at the last value wanted.
-    if (stride == 2 && n == kLanes<C>) {
-      const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-      return (vec<C>)_mm512_permutex2var_ps((__m512)load(p), even, _mm512_maskz_loadu_ps(0x7fff, p + 16));
-    }
-  }
-#endif
+  // Two loads and a shuffle beat a gather; the second load stops at the last value wanted.
+  if (stride == 2 && n == kLanes<C>) return shuffle<every_second, C>(load(p), load(p + kLanes<C> - 1));
   vec<C> v{};
   for (int64_t i = 0; i < n && i < kLanes<C>; ++i) v[i] = widen(p[i * stride]);
   return v;
@@ -392,6 +387,13 @@ SC_INLINE Compute sum_of_lanes(vec<Compute> v) {
 // The larger lane by lane; a NaN on either side wins, as in torch.
 template <class V>
 SC_INLINE V max_or_nan(V a, V b) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  // The instruction gives b where either is NaN.
+  if constexpr (std::is_same_v<V, vec<float>>) {
+    const __m256 larger = _mm256_max_ps((__m256)a, (__m256)b);
+    return (V)_mm256_blendv_ps(larger, (__m256)a, _mm256_cmp_ps((__m256)a, (__m256)a, _CMP_UNORD_Q));
+  }
+#endif
   return ((b > a) | (b != b)) ? b : a;
 }
 
