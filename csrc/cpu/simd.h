@@ -192,6 +192,20 @@ SC_INLINE lane_mask<Compute> lanes_between(int64_t first, int64_t last) {
 #endif
 }
 
+// a in the lanes of a mask, b in the others.
+template <class Compute>
+SC_INLINE vec<Compute> select(lane_mask<Compute> mask, vec<Compute> a, vec<Compute> b) {
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<Compute, float>) {
+    return (vec<Compute>)_mm512_mask_blend_ps((__mmask16)mask, (__m512)b, (__m512)a);
+  } else {
+    return (vec<Compute>)_mm512_mask_blend_pd((__mmask8)mask, (__m512d)b, (__m512d)a);
+  }
+#else
+  return mask ? a : b;
+#endif
+}
+
 // load: kLanes values from memory of any alignment; load_n: the first n >= 1, zeros behind, touching nothing past them.
 template <class Storage>
 SC_INLINE vec<compute_t<Storage>> load(const Storage* p) {
@@ -364,7 +378,7 @@ SC_INLINE vec<Compute> fma_between(vec<Compute> a, vec<Compute> b, vec<Compute> 
     return (vec<Compute>)_mm512_mask3_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c, (__mmask8)mask);
   }
 #else
-  return lanes_between<Compute>(first, last) ? fma(a, b, c) : c;
+  return select<Compute>(lanes_between<Compute>(first, last), fma(a, b, c), c);
 #endif
 }
 
