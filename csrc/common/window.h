@@ -42,7 +42,8 @@ inline Window window_at(const Axis& axis, int64_t o) {
     first += skipped * axis.dilation;
     taps -= skipped;
   }
-  int64_t count = first < axis.in ? (axis.in - 1 - first) / axis.dilation + 1 : 0;
+  const int64_t room = axis.in - 1 - first;
+  int64_t count = room < 0 ? 0 : (axis.dilation == 1 ? room : room / axis.dilation) + 1;
   if (count > taps) count = taps > 0 ? taps : 0;
   if (first > axis.in - 1) first = axis.in - 1;
   return {first, count, axis.dilation};

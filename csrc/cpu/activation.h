@@ -10,6 +10,13 @@
 namespace spatialconv {
 namespace SPATIALCONV_ISA {
 
+// What is done to the finished sums of a channel.
+template <class Compute>
+struct Finish {
+  Compute bias;
+  Activation activation;
+};
+
 // The polynomial whose coefficients are given from the constant one up.
 template <int n>
 SC_INLINE vec<float> polynomial(vec<float> x, const float (&coefficients)[n]) {

@@ -1,7 +1,7 @@
 // Average pooling by rows, forward and backward; windows that leave one output column have a kernel of their own.
 #include "avg_pool_grad.h"
 #include "kernel.h"
-#include "pool_rows.h"
+#include "pool_pixels.h"
 
 namespace spatialconv {
 namespace SPATIALCONV_ISA {
@@ -69,10 +69,12 @@ template <class Storage>
 int32_t run_avg_pool(const void* problem, const Buffers& buffers) {
   const Pool2d p = pool(problem);
   if (p.ow == 1 && p.x_stride[3] == 1) return avg_pool_single_column<Storage>(p, buffers);
+  if (suits_pixels(p)) return pool_pixels<Reduce::sum, Storage>(p, buffers);
   return pool_by_rows<Reduce::sum, Storage>(p, buffers);
 }
 template <class Storage>
 int64_t avg_pool_workspace(const void* problem, int64_t threads) {
+  if (suits_pixels(pool(problem))) return pool_pixels_workspace<Storage>(pool(problem), threads);
   return pool_by_rows_workspace<Reduce::sum, Storage>(pool(problem), threads);
 }
 

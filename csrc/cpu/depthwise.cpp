@@ -20,7 +20,7 @@ template <class Storage>
 int64_t forward_workspace(const void* problem, int64_t threads) {
   const Conv2d& p = conv(problem);
   if (channels_last(p)) return depthwise_nhwc_workspace<Storage>(p, threads);
-  return ForwardPlan<compute_t<Storage>>(p, threads).slot * positive_threads(threads);
+  return depthwise_forward_nchw_workspace<Storage>(p, threads);
 }
 
 template <class Storage>
@@ -33,7 +33,7 @@ template <class Storage>
 int64_t grad_input_workspace(const void* problem, int64_t threads) {
   const Conv2d& p = conv(problem);
   if (channels_last(p)) return depthwise_nhwc_workspace<Storage>(p, threads);
-  return InputGradPlan<compute_t<Storage>>(p, threads).slot * positive_threads(threads);
+  return depthwise_grad_input_nchw_workspace<Storage>(p, threads);
 }
 
 template <class Storage>

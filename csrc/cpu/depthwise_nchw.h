@@ -1,67 +1,17 @@
-// Depthwise convolution in nchw, forward and the gradient of the input, both as stride-1 sums over staged planes. The
-// gradient falls apart into one such sum for every residue of the input position modulo the stride.
+// Depthwise convolution in nchw for every geometry, forward and the gradient of the input, both as stride-1 sums over
+// staged planes. The gradient falls apart into one such sum for every residue of the input position modulo the stride.
 #pragma once
 #include "depthwise_plane.h"
+#include "depthwise_window.h"
 
 namespace spatialconv {
 namespace SPATIALCONV_ISA {
 namespace {
 
-inline int64_t multiplier(const Conv2d& p) { return p.oc / p.ic; }
-
-// The filter of one output channel, taps in row-major order.
-template <class Storage>
-void read_filter(const Conv2d& p, const void* weight, int64_t oc, compute_t<Storage>* filter) {
-  const Storage* w = static_cast<const Storage*>(weight) + oc * p.w_stride[0];
-  for (int64_t kh = 0; kh < p.kh; ++kh) {
-    for (int64_t kw = 0; kw < p.kw; ++kw) *filter++ = widen(w[kh * p.w_stride[2] + kw * p.w_stride[3]]);
-  }
-}
-
-// Rows per band so that a staged band stays in the second-level cache and every thread gets bands.
-inline int64_t band_rows(int64_t planes, int64_t rows, int64_t row_bytes, int64_t halo_rows, int64_t threads) {
-  const int64_t budget = 256 * 1024 / larger(row_bytes, 1);
-  int64_t band = larger(budget - halo_rows, larger(8, halo_rows / 2));
-  const int64_t wanted = 2 * positive_threads(threads);
-  if (planes < wanted) band = smaller(band, ceil_div(rows, ceil_div(wanted, planes)));
-  band = clamped(band, 1, rows);
-  return ceil_div(rows, ceil_div(rows, band));
-}
-
-inline bool shares_rows(const Conv2d& p, int64_t columns, int lanes) {
-  const bool square = p.kh == p.kw && (p.kh == 3 || p.kh == 5 || p.kh == 7);
-  if (!square || p.sh != 1 || p.sw != 1 || p.dh != 1 || p.dw != 1) return false;
-  return 4 * columns >= 3 * round_up(columns, lanes);
-}
-
-template <class Compute>
-void shared_filter(int64_t taps, const Compute* plane, int64_t pitch, const Compute* filter, Finish<Compute> finish,
-                   int64_t rows, int64_t columns, Compute* out, int64_t out_pitch) {
-  switch (taps) {
-    case 3: return shared_plane<Compute, 3>(plane, pitch, filter, finish, rows, columns, out, out_pitch);
-    case 5: return shared_plane<Compute, 5>(plane, pitch, filter, finish, rows, columns, out, out_pitch);
-    default: return shared_plane<Compute, 7>(plane, pitch, filter, finish, rows, columns, out, out_pitch);
-  }
-}
-
-// 16-bit outputs pass through `sums`, in which rows are as far apart as in the staged plane.
-template <class Storage>
-void shared_band(int64_t taps, const compute_t<Storage>* plane, int64_t pitch, const compute_t<Storage>* filter,
-                 Finish<compute_t<Storage>> finish, int64_t rows, int64_t columns, compute_t<Storage>* sums,
-                 Storage* out, int64_t out_pitch) {
-  if constexpr (std::is_same_v<Storage, compute_t<Storage>>) {
-    shared_filter(taps, plane, pitch, filter, finish, rows, columns, out, out_pitch);
-  } else {
-    shared_filter(taps, plane, pitch, filter, finish, rows, columns, sums, pitch);
-    for (int64_t r = 0; r < rows; ++r) narrow_row(sums + r * pitch, columns, out + r * out_pitch);
-  }
-}
-
 template <class Compute>
 struct ForwardPlan {
   Staging staging;
   int64_t band, bands, tasks, slot;
-  bool shared;
 
   ForwardPlan(const Conv2d& p, int64_t threads) {
     const int64_t row_halo = (p.kh - 1) * p.dh / p.sh, column_halo = (p.kw - 1) * p.dw / p.sw;
@@ -70,7 +20,6 @@ struct ForwardPlan {
     bands = ceil_div(p.oh, band);
     tasks = p.n * p.oc * bands;
     staging = staging_of<Compute>(band, p.ow, row_halo, column_halo);
-    shared = shares_rows(p, p.ow, kLanes<Compute>);
     const int64_t taps = p.kh * p.kw;
     slot = lines_of<int64_t>(taps) + lines_of<Compute>(taps) +
            lines_of<Compute>(staging.phase_size * p.sh * p.sw + kSlack<Compute>) +
@@ -107,12 +56,7 @@ void forward_planes(const Conv2d& p, const Buffers& buffers, const ForwardPlan<c
     }
     read_filter<Storage>(p, buffers.w, oc, filter);
     const C bias = buffers.aux == nullptr ? C{0} : widen(static_cast<const Storage*>(buffers.aux)[oc]);
-    const Finish<C> finish{bias, p.activation};
     Storage* y = static_cast<Storage*>(buffers.y) + n * p.y_stride[0] + oc * p.y_stride[1] + first * p.y_stride[2];
-    if (plan.shared) {
-      shared_band<Storage>(p.kh, staged, staging.pitch, filter, finish, rows, p.ow, sums, y, p.y_stride[2]);
-      continue;
-    }
     run_taps(staged, offsets, filter, taps, false, (rows - 1) * staging.pitch + p.ow, sums);
     const auto finish_rows = [&](auto activated) {
       const vec<C> added = broadcast(bias);
@@ -134,7 +78,6 @@ struct InputGradPlan {
   int64_t row_halo, column_halo;
   int64_t first_row, rows, first_column, columns;  // of every phase, in strides of the padded input
   int64_t band, bands, tasks, slot;
-  bool shared;
 
   InputGradPlan(const Conv2d& p, int64_t threads) {
     row_halo = (p.kh - 1) * p.dh / p.sh;
@@ -148,7 +91,6 @@ struct InputGradPlan {
     bands = ceil_div(rows, band);
     tasks = p.n * p.ic * bands;
     staging = staging_of<Compute>(band, columns, row_halo, column_halo);
-    shared = shares_rows(p, p.iw, kLanes<Compute>) && multiplier(p) == 1;
     const int64_t taps = p.kh * p.kw;
     slot = 2 * lines_of<Compute>(taps) + lines_of<int64_t>(taps) + lines_of<Compute>(staging.phase_size) +
            lines_of<Compute>(staging.phase_size * p.sh * p.sw) +
@@ -185,13 +127,6 @@ class InputGradPlanes {
       stage_plane(y, p_.y_stride[2], p_.oh, p_.ow, 1, 1, plan_.first_row + first, plan_.row_halo,
                   plan_.column_halo - plan_.first_column, plan_.staging, merged_, staged_);
       read_filter<Storage>(p_, buffers_.w, oc, filter_);
-      if (plan_.shared) {
-        const int64_t taps = p_.kh * p_.kw;
-        for (int64_t t = 0; t < taps; ++t) chosen_[t] = filter_[taps - 1 - t];
-        const Finish<C> nothing{C{0}, Activation::none};
-        return shared_band<Storage>(p_.kh, staged_, plan_.staging.pitch, chosen_, nothing, rows, p_.iw, sums_,
-                                    x + first * p_.x_stride[2], p_.x_stride[2]);
-      }
       for (int64_t row_phase = 0; row_phase < p_.sh; ++row_phase) {
         for (int64_t column_phase = 0; column_phase < p_.sw; ++column_phase) {
           run_phase(row_phase, column_phase, rows, j > 0);
@@ -249,6 +184,8 @@ class InputGradPlanes {
 
 template <class Storage>
 int32_t depthwise_forward_nchw(const Conv2d& p, const Buffers& buffers) {
+  const WindowPass<Storage> pass = forward_pass<Storage>(p, buffers);
+  if (pass.method != Method::none) return run_windows(pass, buffers);
   const ForwardPlan<compute_t<Storage>> plan(p, buffers.threads);
   return for_each_slab(plan.tasks, buffers.threads, [&](int64_t slab, int64_t begin, int64_t end) {
     forward_planes<Storage>(p, buffers, plan, static_cast<char*>(buffers.workspace) + slab * plan.slot, begin, end);
@@ -256,7 +193,23 @@ int32_t depthwise_forward_nchw(const Conv2d& p, const Buffers& buffers) {
 }
 
 template <class Storage>
+int64_t depthwise_forward_nchw_workspace(const Conv2d& p, int64_t threads) {
+  const WindowPass<Storage> pass = forward_pass<Storage>(p, Buffers{nullptr, nullptr, nullptr, nullptr, nullptr, threads, 0});
+  if (pass.method != Method::none) return pass.slot() * positive_threads(threads);
+  return ForwardPlan<compute_t<Storage>>(p, threads).slot * positive_threads(threads);
+}
+
+template <class Storage>
+int64_t depthwise_grad_input_nchw_workspace(const Conv2d& p, int64_t threads) {
+  const WindowPass<Storage> pass = grad_input_pass<Storage>(p, Buffers{nullptr, nullptr, nullptr, nullptr, nullptr, threads, 0});
+  if (pass.method != Method::none) return pass.slot() * positive_threads(threads);
+  return InputGradPlan<compute_t<Storage>>(p, threads).slot * positive_threads(threads);
+}
+
+template <class Storage>
 int32_t depthwise_grad_input_nchw(const Conv2d& p, const Buffers& buffers) {
+  const WindowPass<Storage> pass = grad_input_pass<Storage>(p, buffers);
+  if (pass.method != Method::none) return run_windows(pass, buffers);
   const InputGradPlan<compute_t<Storage>> plan(p, buffers.threads);
   return for_each_slab(plan.tasks, buffers.threads, [&](int64_t slab, int64_t begin, int64_t end) {
     InputGradPlanes<Storage> planes(p, buffers, plan, static_cast<char*>(buffers.workspace) + slab * plan.slot);

@@ -1,8 +1,6 @@
-// Depthwise convolution of one nchw plane. The source plane is staged in the compute type, zero-padded and split by
-// stride, so that each tap is one constant offset from the output position: the output grid is stored with the pitch
-// of the staged plane, and one run over it computes many rows at once, however short they are. A square stride-1
-// filter on rows that fill vectors takes another path, in which several output rows share each load. Both sum the
-// taps in the same order.
+// Depthwise convolution of one nchw plane, for every geometry. The source plane is staged in the compute type,
+// zero-padded and split by stride, so that each tap is one constant offset from the output position: the output grid is
+// stored with the pitch of the staged plane, and one run over it computes many rows at once, however short they are.
 #pragma once
 #include "rows.h"
 
@@ -10,14 +8,6 @@ namespace spatialconv {
 namespace SPATIALCONV_ISA {
 namespace {
 
-// What is done to finished sums.
-template <class Compute>
-struct Finish {
-  Compute bias;
-  Activation activation;
-};
-
-constexpr int kSharedRows = 4;
 constexpr int kRunVectors = 8;
 
 template <class Compute, int kVectors>
@@ -60,113 +50,6 @@ void run_taps(const Compute* plane, const int64_t* offsets, const Compute* weigh
   }
 }
 
-// Keeps the compiler from moving a value's computation past this point; left alone it sinks chains of FMAs into the
-// conditional stores and spills.
-template <class V>
-SC_INLINE void pin(V& v) {
-#if defined(__AVX512F__)
-  asm volatile("" : "+v"(v));
-#elif defined(__x86_64__) && SC_VECTOR_BYTES < 64
-  asm volatile("" : "+x"(v));
-#else
-  (void)v;
-#endif
-}
-
-// kSharedRows output rows by kVectors vectors of a kTaps x kTaps filter; `rows` and `columns` say how many are wanted.
-template <class C, int kTaps, int kVectors, bool kActivated>
-__attribute__((noinline)) void shared_block(const C* plane, int64_t pitch, const C* weights, Finish<C> finish,
-                                            int64_t rows, int64_t columns, C* out, int64_t out_pitch) {
-  constexpr int kL = kLanes<C>;
-  vec<C> sum[kSharedRows][kVectors];
-  SC_UNROLL
-  for (int r = 0; r < kSharedRows; ++r) {
-    SC_UNROLL
-    for (int j = 0; j < kVectors; ++j) sum[r][j] = zero<C>();
-  }
-  SC_UNROLL
-  for (int ih = 0; ih < kSharedRows + kTaps - 1; ++ih) {
-    const C* p = plane + ih * pitch;
-    _Pragma("GCC unroll 1")
-    for (int kw = 0; kw < kTaps; ++kw) {
-      vec<C> x[kVectors];
-      SC_UNROLL
-      for (int j = 0; j < kVectors; ++j) x[j] = load(p + kw + j * kL);
-      SC_UNROLL
-      for (int r = 0; r < kSharedRows; ++r) {
-        const int kh = ih - r;
-        if (kh < 0 || kh >= kTaps) continue;
-        const vec<C> w = broadcast(weights[kh * kTaps + kw]);
-        SC_UNROLL
-        for (int j = 0; j < kVectors; ++j) sum[r][j] = fma(x[j], w, sum[r][j]);
-      }
-    }
-  }
-  SC_UNROLL
-  for (int r = 0; r < kSharedRows; ++r) {
-    SC_UNROLL
-    for (int j = 0; j < kVectors; ++j) pin(sum[r][j]);
-  }
-  const vec<C> added = broadcast(finish.bias);
-  if constexpr (kActivated) {
-    SC_UNROLL
-    for (int r = 0; r < kSharedRows; ++r) {
-      SC_UNROLL
-      for (int j = 0; j < kVectors; ++j) sum[r][j] += added;
-    }
-    activate<C>(finish.activation, sum);
-  }
-  SC_UNROLL
-  for (int r = 0; r < kSharedRows; ++r) {
-    if (r >= rows) break;
-    SC_UNROLL
-    for (int j = 0; j < kVectors; ++j) {
-      const int64_t left = columns - j * kL;
-      const vec<C> value = kActivated ? sum[r][j] : sum[r][j] + added;
-      if (left >= kL) {
-        store(out + r * out_pitch + j * kL, value);
-      } else if (left > 0) {
-        store_n(out + r * out_pitch + j * kL, value, left);
-      }
-    }
-  }
-}
-
-template <class C, int kTaps, bool kActivated>
-void shared_strips(const C* plane, int64_t pitch, const C* weights, Finish<C> finish, int64_t rows, int64_t columns,
-                  C* out, int64_t out_pitch) {
-  constexpr int64_t kL = kLanes<C>;
-  constexpr int kWidest = kVectorRegisters >= 32 ? 4 : 2;
-  for (int64_t r = 0; r < rows; r += kSharedRows) {
-    for (int64_t c = 0; c < columns; c += kWidest * kL) {
-      const C* p = plane + r * pitch + c;
-      C* to = out + r * out_pitch + c;
-      const int64_t vectors = smaller(ceil_div(columns - c, kL), kWidest);
-      if (vectors == 1) {
-        shared_block<C, kTaps, 1, kActivated>(p, pitch, weights, finish, rows - r, columns - c, to, out_pitch);
-      } else if (vectors == 2) {
-        shared_block<C, kTaps, 2, kActivated>(p, pitch, weights, finish, rows - r, columns - c, to, out_pitch);
-      } else if constexpr (kWidest == 4) {
-        if (vectors == 3) {
-          shared_block<C, kTaps, 3, kActivated>(p, pitch, weights, finish, rows - r, columns - c, to, out_pitch);
-        } else {
-          shared_block<C, kTaps, 4, kActivated>(p, pitch, weights, finish, rows - r, columns - c, to, out_pitch);
-        }
-      }
-    }
-  }
-}
-
-template <class C, int kTaps>
-void shared_plane(const C* plane, int64_t pitch, const C* weights, Finish<C> finish, int64_t rows, int64_t columns,
-                  C* out, int64_t out_pitch) {
-  if (finish.activation == Activation::none) {
-    shared_strips<C, kTaps, false>(plane, pitch, weights, finish, rows, columns, out, out_pitch);
-  } else {
-    shared_strips<C, kTaps, true>(plane, pitch, weights, finish, rows, columns, out, out_pitch);
-  }
-}
-
 // The staged form of a plane: position (row, column) of the padded plane, counted in strides, lies at
 // phase * phase_size + row * pitch + column, with one phase for every residue of both coordinates.
 struct Staging {
@@ -177,7 +60,7 @@ template <class Compute>
 Staging staging_of(int64_t out_rows, int64_t out_columns, int64_t row_halo, int64_t column_halo) {
   Staging s;
   s.pitch = out_columns + column_halo;
-  s.rows = out_rows + row_halo + kSharedRows - 1;
+  s.rows = out_rows + row_halo;
   // Runs read whole vectors past the last position, and the padding keeps phases apart after a split.
   s.phase_size = round_up(s.rows * s.pitch + s.pitch + (kRunVectors + 2) * kLanes<Compute>, kLanes<Compute>);
   return s;

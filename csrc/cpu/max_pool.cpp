@@ -1,7 +1,7 @@
 // Max pooling: the forward pass by rows, its gradient and second derivative by planes.
 #include "kernel.h"
 #include "max_pool_scatter.h"
-#include "pool_rows.h"
+#include "pool_pixels.h"
 
 namespace spatialconv {
 namespace SPATIALCONV_ISA {
@@ -49,13 +49,19 @@ int32_t max_pool_one_by_one(const Pool2d& p, const Buffers& buffers) {
 
 template <class Storage>
 int32_t run_max_pool(const void* problem, const Buffers& buffers) {
-  if (buffers.aux == nullptr) return pool_by_rows<Reduce::max, Storage>(pool(problem), buffers);
-  if (!lanes_hold_index<Storage>(pool(problem))) return max_pool_one_by_one<Storage>(pool(problem), buffers);
-  return pool_by_rows<Reduce::max_index, Storage>(pool(problem), buffers);
+  const Pool2d& p = pool(problem);
+  const bool by_pixels = suits_pixels(p);
+  if (buffers.aux == nullptr) {
+    return by_pixels ? pool_pixels<Reduce::max, Storage>(p, buffers) : pool_by_rows<Reduce::max, Storage>(p, buffers);
+  }
+  if (!lanes_hold_index<Storage>(p)) return max_pool_one_by_one<Storage>(p, buffers);
+  return by_pixels ? pool_pixels<Reduce::max_index, Storage>(p, buffers)
+                   : pool_by_rows<Reduce::max_index, Storage>(p, buffers);
 }
 
 template <class Storage>
 int64_t max_pool_workspace(const void* problem, int64_t threads) {
+  if (suits_pixels(pool(problem))) return pool_pixels_workspace<Storage>(pool(problem), threads);
   return pool_by_rows_workspace<Reduce::max_index, Storage>(pool(problem), threads);
 }
 

@@ -53,7 +53,7 @@ struct Running {
 };
 
 // How one call is cut up. A task is one plane (nchw) or one chunk of the channels of an image (nhwc) and a band of
-// its output rows. A reduced row has `pixels` runs of `width` values, each run padded to whole vectors.
+// its output rows. The last `ring` reduced rows are kept, a power of two; a reduced row has
 struct PoolPlan {
   bool channels_last;
   int64_t chunk, chunks, pixels, width, padded, ring, band, bands, tasks;
@@ -67,13 +67,14 @@ PoolPlan pool_plan(const Pool2d& p, int64_t threads) {
   constexpr int64_t kL = kLanes<Compute>;
   PoolPlan plan;
   plan.channels_last = p.x_stride[1] == 1 && p.y_stride[1] == 1;
-  plan.ring = largest_span(row_axis(p));
+  const int64_t span = largest_span(row_axis(p));
+  for (plan.ring = 1; plan.ring < span;) plan.ring *= 2;
   plan.chunk = plan.chunks = 1;
   plan.phase_pitch = plan.phase_count = 0;
   int64_t planes = p.n * p.c;
   if (plan.channels_last) {
     const int64_t budget = 128 * 1024 / static_cast<int64_t>(sizeof(Compute));
-    const int64_t fitting = budget / (plan.ring * p.ow) / kL * kL;
+    const int64_t fitting = budget / (span * p.ow) / kL * kL;
     plan.chunk = smaller(larger(fitting, 4 * kL), round_up(p.c, kL));
     const int64_t shares = ceil_div(positive_threads(threads), p.n * p.oh);
     plan.chunk = smaller(plan.chunk, round_up(ceil_div(p.c, shares), kL));
@@ -110,7 +111,8 @@ class PoolRows {
     return lines_of<Window>(p.ow) + lines_of<C>(p.ow + kL) + lines_of<I>(p.ow + kL) + lines_of<int64_t>(p.kw) +
            lines_of<const C*>(plan.ring) + lines_of<I>(plan.ring) + lines_of<C>(plan.ring * plan.row_size()) +
            (kind == Reduce::max_index ? lines_of<I>(plan.ring * plan.row_size()) : 0) +
-           lines_of<C>(padded_row_size(p, plan)) + lines_of<C>(phases_size(p, plan));
+           lines_of<C>(padded_row_size(p, plan)) + lines_of<C>(phases_size(p, plan)) +
+           lines_of<lane_mask<C>>(masks_size(p, plan));
   }
 
   PoolRows(const Pool2d& problem, const PoolPlan& plan, void* slot)
@@ -127,6 +129,8 @@ class PoolRows {
     ring_index_ = kind == Reduce::max_index ? carver.take<I>(plan_.ring * plan_.row_size()) : nullptr;
     padded_row_ = carver.take<C>(padded_row_size(p_, plan_));
     phases_ = carver.take<C>(phases_size(p_, plan_));
+    masks_ = carver.take<lane_mask<C>>(masks_size(p_, plan_));
+    if (masks_size(p_, plan_) > 0) find_masks();
     for (int64_t o = 0; o < p_.ow; ++o) {
       columns_[o] = window_at(columns, o);
       first_column_[o] = static_cast<I>(columns_[o].first);
@@ -167,7 +171,7 @@ class PoolRows {
       const int64_t stop = window.count > 0 ? window.first + (window.count - 1) * window.step + 1 : 0;
       for (; reduced < stop; ++reduced) reduce_columns(reduced);
       for (int64_t k = 0; k < window.count; ++k) {
-        const int64_t slot = (window.first + k * window.step) % plan_.ring;
+        const int64_t slot = (window.first + k * window.step) & (plan_.ring - 1);
         row_[k] = ring_ + slot * plan_.row_size();
         row_index_[k] = static_cast<I>(k * window.step * p_.iw);
       }
@@ -190,8 +194,75 @@ class PoolRows {
     return plan.phase_count == 0 || p.sw == 1 ? 0 : plan.phase_pitch * p.sw + kSlack<C>;
   }
 
+  // Rows of small windows that step by one or two columns are reduced where they lie.
+  static bool reads_in_place(const Pool2d& p, const PoolPlan& plan) {
+    return kMasksLoads<Storage> && !plan.channels_last && !p.adaptive && p.dw == 1 && p.sw <= 2 && p.kw <= 6;
+  }
+  // Loads of one vector of outputs: of every tap, or of both halves of every second one.
+  static int64_t loads_of(const Pool2d& p) { return p.sw == 1 ? p.kw : round_up(p.kw, 2); }
+  static int64_t masks_size(const Pool2d& p, const PoolPlan& plan) {
+    return reads_in_place(p, plan) ? ceil_div(p.ow, kL) * loads_of(p) : 0;
+  }
+  // The first output of a vector; the last vector overlaps the one before it.
+  int64_t vector_start(int64_t o) const { return smaller(o, larger(p_.ow - kL, 0)); }
+  int64_t load_shift(int64_t i) const { return p_.sw == 1 ? i : i / 2 * 2 + i % 2 * kL; }
+
+  void find_masks() {
+    lane_mask<C>* mask = masks_;
+    for (int64_t o = 0; o < p_.ow; o += kL) {
+      for (int64_t i = 0; i < loads_of(p_); ++i) {
+        const int64_t column = vector_start(o) * p_.sw - p_.pw + load_shift(i);
+        *mask++ = lanes_between<C>(-column, p_.iw - column);
+      }
+    }
+  }
+
+  template <bool kInside>
+  SC_INLINE vec<C> value_at(const Storage* p, lane_mask<C> mask) const {
+    if constexpr (kInside) return load(p);
+    if constexpr (kind == Reduce::sum) return load_masked(p, mask);
+    return select<C>(mask, load_masked(p, mask), broadcast(neutral<kind, C>()));
+  }
+
+  template <int kStride, bool kInside>
+  SC_INLINE void reduce_vector(const Storage* source, const lane_mask<C>* mask, ivec<C> column, int64_t o, C* out,
+                               I* out_index) {
+    Running<kind, C> running{broadcast(neutral<kind, C>()), ivec<C>{}};
+    if constexpr (kind == Reduce::max_index) running.index = load_index<C>(first_column_ + o);
+    const Storage* p = source + (o * kStride - p_.pw);
+    for (int64_t k = 0; k < p_.kw; k += kStride) {
+      if constexpr (kStride == 1) {
+        running.take(value_at<kInside>(p + k, mask[k]), column + static_cast<I>(k));
+      } else {
+        vec<C> even, odd;
+        split_pairs<C>(value_at<kInside>(p + k, mask[k]), value_at<kInside>(p + k + kL, mask[k + 1]), even, odd);
+        running.take(even, column + static_cast<I>(k));
+        if (k + 1 < p_.kw) running.take(odd, column + static_cast<I>(k + 1));
+      }
+    }
+    store(out + o, running.value);
+    if constexpr (kind == Reduce::max_index) store_index<C>(out_index + o, running.index);
+  }
+
+  template <int kStride>
+  void reduce_in_place(const Storage* source, C* out, I* out_index) {
+    const int64_t loads = loads_of(p_), reach = load_shift(loads - 1) + kL;
+    const lane_mask<C>* mask = masks_;
+    ivec<C> first;
+    for (int i = 0; i < kL; ++i) first[i] = static_cast<I>(i * kStride - p_.pw);
+    for (int64_t i = 0; i < p_.ow; i += kL, mask += loads) {
+      const int64_t o = vector_start(i), column = o * kStride - p_.pw;
+      const ivec<C> columns = first + static_cast<I>(o * kStride);
+      if (column >= 0 && column + reach <= p_.iw) {
+        reduce_vector<kStride, true>(source, mask, columns, o, out, out_index);
+      } else {
+        reduce_vector<kStride, false>(source, mask, columns, o, out, out_index);
+      }
+    }
+  }
+
   void reduce_columns(int64_t ih) {
-    const int64_t slot = ih % plan_.ring * plan_.row_size();
+    const int64_t slot = (ih & (plan_.ring - 1)) * plan_.row_size();
     C* out = ring_ + slot;
     I* out_index = ring_index_ == nullptr ? nullptr : ring_index_ + slot;
     const Storage* source = x_ + ih * p_.x_stride[2];
@@ -199,6 +270,8 @@ class PoolRows {
       reduce_pixels(source, out, out_index);
     } else if (p_.adaptive) {
       reduce_adaptive(source, out, out_index);
+    } else if (masks_size(p_, plan_) > 0) {
+      p_.sw == 1 ? reduce_in_place<1>(source, out, out_index) : reduce_in_place<2>(source, out, out_index);
     } else {
       reduce_strided(source, out, out_index);
     }
@@ -327,6 +400,7 @@ class PoolRows {
   I* ring_index_;
   C* padded_row_;
   C* phases_;
+  lane_mask<C>* masks_;
   const Storage* x_ = nullptr;
   int64_t valid_ = 0;
 };

@@ -50,17 +50,29 @@ int32_t for_each_slab(int64_t tasks, int64_t threads, const Body& body) {
 template <class Compute>
 using lane_int = std::conditional_t<sizeof(Compute) == 4, int32_t, int64_t>;
 
+// Whether a partial load of the type is one instruction.
+#if defined(__AVX512F__)
+template <class Storage>
+constexpr bool kMasksLoads = true;
+#elif defined(__AVX2__)
+template <class Storage>
+constexpr bool kMasksLoads = std::is_same_v<Storage, compute_t<Storage>>;
+#else
+template <class Storage>
+constexpr bool kMasksLoads = false;
+#endif
+
+template <class Storage>
+__attribute__((noinline)) vec<compute_t<Storage>> load_piecewise(const Storage* p, int64_t n) {
+  return load_n(p, n);
+}
+
 // The first n values, n less than a vector. Out of line where a partial load is not one instruction, to keep kernels
 // small.
 template <class Storage>
-#if defined(__AVX512F__)
-SC_INLINE
-#else
-__attribute__((noinline))
-#endif
-    vec<compute_t<Storage>>
-    load_tail(const Storage* p, int64_t n) {
-  return load_n(p, n);
+SC_INLINE vec<compute_t<Storage>> load_tail(const Storage* p, int64_t n) {
+  if constexpr (kMasksLoads<Storage>) return load_n(p, n);
+  return load_piecewise(p, n);
 }
 
 // The row functions below write up to one vector past the end of their destination, which the caller provides.

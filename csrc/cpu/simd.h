@@ -172,6 +172,42 @@ SC_INLINE __m256i narrow_bits(vec<float> v) {
 }
 #endif
 
+// Which lanes of a vector are meant: those first <= i < last, and bounds outside [0, kLanes] mean what they say.
+#if defined(__AVX512F__)
+template <class Compute>
+using lane_mask = uint32_t;
+#else
+template <class Compute>
+using lane_mask = decltype(vec<Compute>{} < vec<Compute>{});
+#endif
+
+template <class Compute>
+SC_INLINE lane_mask<Compute> lanes_between(int64_t first, int64_t last) {
+  const auto bound = [](int64_t at) { return at < 0 ? 0 : at > kLanes<Compute> ? kLanes<Compute> : at; };
+#if defined(__AVX512F__)
+  return ((1u << bound(last)) - 1) & ~((1u << bound(first)) - 1);
+#else
+  lane_mask<Compute> lane{};
+  using Index = decltype(lane[0] + 0);
+  for (int i = 0; i < kLanes<Compute>; ++i) lane[i] = i;
+  return (lane >= static_cast<Index>(bound(first))) & (lane < static_cast<Index>(bound(last)));
+#endif
+}
+
+// a in the lanes of a mask, b in the others.
+template <class Compute>
+SC_INLINE vec<Compute> select(lane_mask<Compute> mask, vec<Compute> a, vec<Compute> b) {
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<Compute, float>) {
+    return (vec<Compute>)_mm512_mask_blend_ps((__mmask16)mask, (__m512)b, (__m512)a);
+  } else {
+    return (vec<Compute>)_mm512_mask_blend_pd((__mmask8)mask, (__m512d)b, (__m512d)a);
+  }
+#else
+  return mask ? a : b;
+#endif
+}
+
 // load: kLanes values from memory of any alignment; load_n: the first n >= 1, zeros behind, touching nothing past them.
 template <class Storage>
 SC_INLINE vec<compute_t<Storage>> load(const Storage* p) {
@@ -193,12 +229,11 @@ SC_INLINE vec<compute_t<Storage>> load(const Storage* p) {
   return v;
 }
 
+// The lanes of a mask; zeros in the others, whose memory is not touched.
 template <class Storage>
-SC_INLINE vec<compute_t<Storage>> load_n(const Storage* p, int64_t n) {
+SC_INLINE vec<compute_t<Storage>> load_masked(const Storage* p, lane_mask<compute_t<Storage>> mask) {
   using C = compute_t<Storage>;
-  if (n >= kLanes<C>) return load(p);
 #if defined(__AVX512F__)
-  const uint32_t mask = (1u << n) - 1;
   if constexpr (std::is_same_v<Storage, double>) {
     return (vec<C>)_mm512_maskz_loadu_pd((__mmask8)mask, p);
   } else if constexpr (std::is_same_v<Storage, float>) {
@@ -207,6 +242,31 @@ SC_INLINE vec<compute_t<Storage>> load_n(const Storage* p, int64_t n) {
     return widen_bits<Storage>(_mm256_maskz_loadu_epi16((__mmask16)mask, p));
   }
 #else
+#if defined(__AVX2__)
+  if constexpr (std::is_same_v<Storage, float>) {
+    return (vec<C>)_mm256_maskload_ps(p, (__m256i)mask);
+  } else if constexpr (std::is_same_v<Storage, double>) {
+    return (vec<C>)_mm256_maskload_pd(p, (__m256i)mask);
+  }
+#endif
+  vec<C> v{};
+  for (int i = 0; i < kLanes<C>; ++i) {
+    if (mask[i] != 0) v[i] = widen(p[i]);
+  }
+  return v;
+#endif
+}
+
+template <class Storage>
+SC_INLINE vec<compute_t<Storage>> load_n(const Storage* p, int64_t n) {
+  using C = compute_t<Storage>;
+  if (n >= kLanes<C>) return load(p);
+#if defined(__AVX512F__)
+  return load_masked(p, lanes_between<C>(0, n));
+#else
+#if defined(__AVX2__)
+  if constexpr (std::is_same_v<Storage, C>) return load_masked(p, lanes_between<C>(0, n));
+#endif
   Storage staged[kLanes<C>];
   std::memset(staged, 0, sizeof staged);
   std::memcpy(staged, p, static_cast<size_t>(n) * sizeof(Storage));
@@ -232,6 +292,30 @@ SC_INLINE void store(Storage* p, vec<compute_t<Storage>> v) {
   }
 }
 
+#if defined(__AVX2__) && !defined(__AVX512F__)
+// The first 1 <= n < kLanes lanes, as two overlapping pieces: masked stores take dozens of cycles on some processors.
+SC_INLINE void store_part(float* p, vec<float> v, int64_t n) {
+  const __m128 low = _mm256_castps256_ps128((__m256)v);
+  if (n >= 4) {
+    const __m256i last = _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32((int)n - 4));
+    _mm_storeu_ps(p, low);
+    _mm_storeu_ps(p + n - 4, _mm256_castps256_ps128(_mm256_permutevar8x32_ps((__m256)v, last)));
+  } else if (n >= 2) {
+    _mm_storel_pi((__m64*)p, low);
+    if (n == 3) _mm_store_ss(p + 2, _mm_movehl_ps(low, low));
+  } else {
+    _mm_store_ss(p, low);
+  }
+}
+SC_INLINE void store_part(double* p, vec<double> v, int64_t n) {
+  const __m128d low = _mm256_castpd256_pd128((__m256d)v);
+  if (n == 1) return _mm_store_sd(p, low);
+  _mm_storeu_pd(p, low);
+  if (n == 3) _mm_store_sd(p + 2, _mm256_extractf128_pd((__m256d)v, 1));
+}
+#endif
+
+// The first n >= 1 lanes; nothing past them is touched.
 template <class Storage>
 SC_INLINE void store_n(Storage* p, vec<compute_t<Storage>> v, int64_t n) {
   using C = compute_t<Storage>;
@@ -246,26 +330,24 @@ SC_INLINE void store_n(Storage* p, vec<compute_t<Storage>> v, int64_t n) {
     _mm256_mask_storeu_epi16(p, (__mmask16)mask, narrow_bits<Storage>(v));
   }
 #else
+#if defined(__AVX2__)
+  if constexpr (std::is_same_v<Storage, C>) return store_part(p, v, n);
+#endif
   Storage staged[kLanes<C>];
   store(staged, v);
   std::memcpy(p, staged, static_cast<size_t>(n) * sizeof(Storage));
 #endif
 }
 
+constexpr int every_second(int lane, int lanes) { return lane < lanes / 2 ? 2 * lane : 2 * lane + 1; }
+
 // Lane i reads p[i * stride], for i < n; zeros behind.
 template <class Storage>
 SC_INLINE vec<compute_t<Storage>> load_strided_n(const Storage* p, int64_t stride, int64_t n) {
   using C = compute_t<Storage>;
   if (stride == 1) return load_n(p, n);
-#if defined(__AVX512F__)
-  if constexpr (std::is_same_v<Storage, float>) {
-    // Two loads and a shuffle beat a gather; the second load stops at the last value wanted.
-    if (stride == 2 && n == kLanes<C>) {
-      const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-      return (vec<C>)_mm512_permutex2var_ps((__m512)load(p), even, _mm512_maskz_loadu_ps(0x7fff, p + 16));
-    }
-  }
-#endif
+  // Two loads and a shuffle beat a gather; the second load stops at the last value wanted.
+  if (stride == 2 && n == kLanes<C>) return shuffle<every_second, C>(load(p), load(p + kLanes<C> - 1));
   vec<C> v{};
   for (int64_t i = 0; i < n && i < kLanes<C>; ++i) v[i] = widen(p[i * stride]);
   return v;
@@ -291,18 +373,14 @@ SC_INLINE V fma(V a, V b, V c) {
 template <class Compute>
 SC_INLINE vec<Compute> fma_between(vec<Compute> a, vec<Compute> b, vec<Compute> c, int64_t first, int64_t last) {
 #if defined(__AVX512F__)
-  const uint32_t mask = (1u << last) - (1u << first);
+  const uint32_t mask = lanes_between<Compute>(first, last);
   if constexpr (std::is_same_v<Compute, float>) {
     return (vec<Compute>)_mm512_mask3_fmadd_ps((__m512)a, (__m512)b, (__m512)c, (__mmask16)mask);
   } else {
     return (vec<Compute>)_mm512_mask3_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c, (__mmask8)mask);
   }
 #else
-  decltype(a < b) lane{};
-  using Index = decltype(lane[0] + 0);
-  for (int i = 0; i < kLanes<Compute>; ++i) lane[i] = i;
-  const auto inside = (lane >= static_cast<Index>(first)) & (lane < static_cast<Index>(last));
-  return inside ? fma(a, b, c) : c;
+  return select<Compute>(lanes_between<Compute>(first, last), fma(a, b, c), c);
 #endif
 }
 
@@ -368,6 +446,13 @@ SC_INLINE bool all_finite(vec<Compute> v) {
 // The larger lane by lane; a NaN on either side wins, as in torch.
 template <class V>
 SC_INLINE V max_or_nan(V a, V b) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  // The instruction gives b where either is NaN.
+  if constexpr (std::is_same_v<V, vec<float>>) {
+    const __m256 larger = _mm256_max_ps((__m256)a, (__m256)b);
+    return (V)_mm256_blendv_ps(larger, (__m256)a, _mm256_cmp_ps((__m256)a, (__m256)a, _CMP_UNORD_Q));
+  }
+#endif
   return ((b > a) | (b != b)) ? b : a;
 }
 

@@ -1,0 +1,210 @@
+// Depthwise convolution in nchw by planes, where a window is cheap to slide: 3 x 3 filters read in place, and large
+// filters of stride 1 whose output rows share loads. The gradient of the input at stride 1 is the same with the filter
+// turned round.
+#pragma once
+#include "depthwise_nine.h"
+#include "depthwise_shared.h"
+
+namespace spatialconv {
+namespace SPATIALCONV_ISA {
+namespace {
+
+inline int64_t multiplier(const Conv2d& p) { return p.oc / p.ic; }
+
+// The filter of one output channel, taps in row-major order.
+template <class Storage>
+void read_filter(const Conv2d& p, const void* weight, int64_t oc, compute_t<Storage>* filter) {
+  const Storage* w = static_cast<const Storage*>(weight) + oc * p.w_stride[0];
+  for (int64_t kh = 0; kh < p.kh; ++kh) {
+    for (int64_t kw = 0; kw < p.kw; ++kw) *filter++ = widen(w[kh * p.w_stride[2] + kw * p.w_stride[3]]);
+  }
+}
+
+// Rows per band so that a staged band stays in the second-level cache and every thread gets bands.
+inline int64_t band_rows(int64_t planes, int64_t rows, int64_t row_bytes, int64_t halo_rows, int64_t threads) {
+  const int64_t budget = 256 * 1024 / larger(row_bytes, 1);
+  int64_t band = larger(budget - halo_rows, larger(8, halo_rows / 2));
+  const int64_t wanted = 2 * positive_threads(threads);
+  if (planes < wanted) band = smaller(band, ceil_div(rows, ceil_div(wanted, planes)));
+  band = clamped(band, 1, rows);
+  return ceil_div(rows, ceil_div(rows, band));
+}
+
+enum class Method { none, nine, shared };
+
+// One correlation of every plane of `source` with a filter of its own, written to `dest`.
+template <class Storage>
+struct WindowPass {
+  using C = compute_t<Storage>;
+  Method method;
+  const Conv2d& p;
+  bool flipped;  // the gradient: source is y, dest is x
+  int64_t channels, per_source, source_rows, source_columns, rows, columns, top, left;
+  const int64_t* source_stride;
+  const int64_t* dest_stride;
+  const Storage* source;
+  Storage* dest;
+  int64_t band, bands;
+
+  int64_t staged_rows() const { return smaller(source_rows, band + p.kh - 1); }
+  int64_t reach() const { return columns + p.kw - 1; }
+  int64_t slot() const {
+    const int64_t filter = lines_of<C>(p.kh * p.kw);
+    if (method == Method::nine) return filter;
+    return filter + lines_of<C>(RowStage<C>::size(staged_rows(), reach())) +
+           (std::is_same_v<Storage, C> ? 0 : lines_of<C>(band * columns));
+  }
+};
+
+template <class Storage>
+void cut_bands(WindowPass<Storage>& pass, int64_t threads) {
+  const int64_t planes = pass.p.n * pass.channels;
+  const int64_t row_bytes = pass.reach() * static_cast<int64_t>(sizeof(compute_t<Storage>));
+  pass.band = pass.method == Method::nine ? nine_band(planes, pass.rows, threads)
+                                          : band_rows(planes, pass.rows, row_bytes, pass.p.kh - 1, threads);
+  pass.bands = ceil_div(pass.rows, pass.band);
+}
+
+template <class Storage>
+WindowPass<Storage> forward_pass(const Conv2d& p, const Buffers& buffers) {
+  const Method method = suits_nine_taps(p)                                            ? Method::nine
+                        : suits_shared_rows(p, p.ow, kLanes<compute_t<Storage>>) ? Method::shared
+                                                                                      : Method::none;
+  WindowPass<Storage> pass{method, p,    false, p.oc,       multiplier(p), p.ih, p.iw, p.oh, p.ow, p.ph,
+                           p.pw,   p.x_stride, p.y_stride, static_cast<const Storage*>(buffers.x),
+                           static_cast<Storage*>(buffers.y), 0, 0};
+  if (method != Method::none) cut_bands(pass, buffers.threads);
+  return pass;
+}
+
+template <class Storage>
+WindowPass<Storage> grad_input_pass(const Conv2d& p, const Buffers& buffers) {
+  const bool slides = multiplier(p) == 1 && p.sh == 1 && p.sw == 1;
+  const Method method = !slides                                                       ? Method::none
+                        : suits_nine_taps(p)                                          ? Method::nine
+                        : suits_shared_rows(p, p.iw, kLanes<compute_t<Storage>>) ? Method::shared
+                                                                                      : Method::none;
+  WindowPass<Storage> pass{method, p, true, p.ic, 1, p.oh, p.ow, p.ih, p.iw, p.kh - 1 - p.ph, p.kw - 1 - p.pw,
+                           p.y_stride, p.x_stride, static_cast<const Storage*>(buffers.y),
+                           static_cast<Storage*>(buffers.x), 0, 0};
+  if (method != Method::none) cut_bands(pass, buffers.threads);
+  return pass;
+}
+
+template <class Storage>
+class WindowPlanes {
+ public:
+  using C = compute_t<Storage>;
+
+  WindowPlanes(const WindowPass<Storage>& pass, const Buffers& buffers, char* memory)
+      : pass_(pass), buffers_(buffers), carver_{memory} {
+    filter_ = carver_.take<C>(pass.p.kh * pass.p.kw);
+  }
+
+  // Task: a band of one plane of dest.
+  void nine(int64_t begin, int64_t end) {
+    const NinePlane plane{pass_.source_rows, pass_.source_columns, pass_.source_stride[2], pass_.top, pass_.left,
+                          pass_.columns,     pass_.dest_stride[2]};
+    for (int64_t task = begin; task < end; ++task) {
+      const Part part = part_of(task);
+      const auto run = pass_.p.sh == 1 ? nine_taps<Storage, 1> : nine_taps<Storage, 2>;
+      run(plane, part.source, weights_, part.finish, part.first, part.last, part.dest);
+    }
+  }
+
+  void shared(int64_t begin, int64_t end) {
+    RowStage<C> stage(carver_.take<C>(RowStage<C>::size(pass_.staged_rows(), pass_.reach())), pass_.staged_rows(),
+                      pass_.source_columns, pass_.left, pass_.reach());
+    const Storage* staged = nullptr;
+    int64_t staged_count = 0;
+    for (int64_t task = begin; task < end; ++task) {
+      const Part part = part_of(task);
+      const int64_t from = clamped(part.first - pass_.top, 0, pass_.source_rows);
+      const int64_t to = clamped(part.last - 1 - pass_.top + pass_.p.kh, from, pass_.source_rows);
+      const Storage* rows = part.source + from * pass_.source_stride[2];
+      if (rows != staged || to - from != staged_count) stage.fill(rows, pass_.source_stride[2], to - from);
+      staged = rows;
+      staged_count = to - from;
+      SharedPlane<C> plane{stage.rows(), stage.pitch(), to - from, pass_.top + from - part.first, weights_,
+                           pass_.p.kh,   pass_.p.kw,    part.finish, part.last - part.first,        pass_.columns,
+                           nullptr,      pass_.dest_stride[2]};
+      Storage* out = part.dest + part.first * pass_.dest_stride[2];
+      if constexpr (std::is_same_v<Storage, C>) {
+        plane.out = out;
+        shared_plane(plane);
+      } else {
+        Carver rest = carver_;
+        plane.out = rest.take<C>(pass_.band * pass_.columns);
+        plane.out_pitch = pass_.columns;
+        shared_plane(plane);
+        for (int64_t r = 0; r < plane.out_rows; ++r) {
+          narrow_row(plane.out + r * pass_.columns, pass_.columns, out + r * pass_.dest_stride[2]);
+        }
+      }
+    }
+  }
+
+ private:
+  struct Part {
+    const Storage* source;
+    Storage* dest;
+    int64_t first, last;
+    Finish<C> finish;
+  };
+
+  // Tasks are asked for one after the other. Reads the filter of the task's plane, too.
+  Part part_of(int64_t task) {
+    if (task != task_ + 1) {
+      n_ = task / pass_.bands / pass_.channels;
+      channel_ = task / pass_.bands % pass_.channels;
+      band_ = task % pass_.bands;
+    } else if (++band_ == pass_.bands) {
+      band_ = 0;
+      if (++channel_ == pass_.channels) channel_ = 0, ++n_;
+    }
+    task_ = task;
+    if (band_ == 0 || weights_ == nullptr) read_weights();
+    const bool biased = buffers_.aux != nullptr && !pass_.flipped;
+    const int64_t source_channel = pass_.per_source == 1 ? channel_ : channel_ / pass_.per_source;
+    return {pass_.source + n_ * pass_.source_stride[0] + source_channel * pass_.source_stride[1],
+            pass_.dest + n_ * pass_.dest_stride[0] + channel_ * pass_.dest_stride[1], band_ * pass_.band,
+            smaller((band_ + 1) * pass_.band, pass_.rows),
+            {biased ? widen(static_cast<const Storage*>(buffers_.aux)[channel_]) : C{0}, pass_.p.activation}};
+  }
+
+  void read_weights() {
+    const Conv2d& p = pass_.p;
+    const int64_t taps = p.kh * p.kw;
+    if constexpr (std::is_same_v<Storage, C>) {
+      if (!pass_.flipped && p.w_stride[3] == 1 && p.w_stride[2] == p.kw) {
+        weights_ = static_cast<const C*>(buffers_.w) + channel_ * p.w_stride[0];
+        return;
+      }
+    }
+    read_filter<Storage>(p, buffers_.w, channel_, filter_);
+    if (pass_.flipped) {
+      for (int64_t t = 0; t < taps / 2; ++t) std::swap(filter_[t], filter_[taps - 1 - t]);
+    }
+    weights_ = filter_;
+  }
+
+  const WindowPass<Storage>& pass_;
+  const Buffers& buffers_;
+  Carver carver_;
+  C* filter_;
+  const C* weights_ = nullptr;
+  int64_t task_ = -2, n_ = 0, channel_ = 0, band_ = 0;
+};
+
+template <class Storage>
+int32_t run_windows(const WindowPass<Storage>& pass, const Buffers& buffers) {
+  const int64_t tasks = pass.p.n * pass.channels * pass.bands;
+  return for_each_slab(tasks, buffers.threads, [&](int64_t slab, int64_t begin, int64_t end) {
+    WindowPlanes<Storage> planes(pass, buffers, static_cast<char*>(buffers.workspace) + slab * pass.slot());
+    pass.method == Method::nine ? planes.nine(begin, end) : planes.shared(begin, end);
+  });
+}
+
+}  // namespace
+}  // namespace SPATIALCONV_ISA
+}  // namespace spatialconv

@@ -1,0 +1,339 @@
+// nhwc without packing: a tile of neighbouring pixels of one output row reads its source values where they lie, a run of
+// taps and channels at a time. Where a filter reaches past the image, or pixels lie a multiple of 2 KB apart, the rows
+// that a band of output rows reads are first copied once, with zeros around them.
+#pragma once
+#include <cstdint>
+#include <utility>
+
+#include "../common/parallel.h"
+#include "gemm_store.h"
+#include "gemm_weights.h"
+
+namespace spatialconv {
+namespace SPATIALCONV_ISA {
+namespace gemm {
+
+// Pixels of a tile. With one vector of channels there are registers for more than the usual rows, and eight sums hide
+// the latency of an FMA.
+template <int vectors>
+constexpr int kBandTile = vectors == 1 && kTileRows < 8 ? 8 : kTileRows;
+constexpr int64_t kBandBytes = 192 << 10;
+
+// out[i][j] = sum over segments s and k < run of a[i * a_stride + offsets[s] + k] * b[s * run + k][j], in this order.
+template <class Compute>
+struct BandCall {
+  const Compute* a;
+  int64_t a_stride;
+  const int64_t* offsets;
+  int64_t segments, run;
+  const Compute* b;
+  Compute* out;
+  int64_t out_stride;
+};
+
+template <class Compute, int rows, int vectors>
+void band_tile(const BandCall<Compute>& call) {
+  constexpr int lanes = kLanes<Compute>;
+  const int64_t a_stride = call.a_stride, run = call.run;
+  const Compute* b = call.b;
+  vec<Compute> sum[rows][vectors];
+  SC_UNROLL for (int i = 0; i < rows; ++i) {
+    SC_UNROLL for (int j = 0; j < vectors; ++j) sum[i][j] = zero<Compute>();
+  }
+  for (int64_t s = 0; s < call.segments; ++s) {
+    const Compute* a = call.a + call.offsets[s];
+    for (int64_t k = 0; k < run; ++k, ++a, b += kTileColumns<Compute>) {
+      vec<Compute> right[vectors];
+      SC_UNROLL for (int j = 0; j < vectors; ++j) right[j] = load(b + j * lanes);
+      SC_UNROLL for (int i = 0; i < rows; ++i) {
+        const vec<Compute> left = broadcast(a[i * a_stride]);
+        SC_UNROLL for (int j = 0; j < vectors; ++j) sum[i][j] = fma(left, right[j], sum[i][j]);
+      }
+    }
+  }
+  SC_UNROLL for (int i = 0; i < rows; ++i) {
+    SC_UNROLL for (int j = 0; j < vectors; ++j) store(call.out + i * call.out_stride + j * lanes, sum[i][j]);
+  }
+}
+
+template <class Compute, int vectors, int... index>
+void band_tile_of(int64_t rows, const BandCall<Compute>& call, std::integer_sequence<int, index...>) {
+  static constexpr void (*tiles[])(const BandCall<Compute>&) = {band_tile<Compute, index + 1, vectors>...};
+  tiles[rows - 1](call);
+}
+template <class Compute, int vectors>
+void band_tile_of_rows(int64_t rows, const BandCall<Compute>& call) {
+  band_tile_of<Compute, vectors>(rows, call, std::make_integer_sequence<int, kBandTile<vectors>>{});
+}
+
+template <int channel>
+constexpr int quad_lane(int lane, int) {
+  return lane / 4 * 4 + channel;
+}
+
+// Groups of four channels to four: a vector holds several groups, and each of a pixel's four values is spread over the
+// four lanes of its group. b is [s][channel][kLanes], the sums and their order are those of band_tile.
+template <class Compute, int rows>
+void quad_tile(const BandCall<Compute>& call) {
+  using V = vec<Compute>;
+  const int64_t a_stride = call.a_stride;
+  const Compute* b = call.b;
+  V sum[rows];
+  SC_UNROLL for (int i = 0; i < rows; ++i) sum[i] = zero<Compute>();
+  for (int64_t s = 0; s < call.segments; ++s) {
+    const Compute* a = call.a + call.offsets[s];
+    V right[4];
+    SC_UNROLL for (int k = 0; k < 4; ++k, b += kLanes<Compute>) right[k] = load(b);
+    SC_UNROLL for (int i = 0; i < rows; ++i) {
+      const V left = load(a + i * a_stride);
+      sum[i] = fma(shuffle<quad_lane<0>, Compute>(left, left), right[0], sum[i]);
+      sum[i] = fma(shuffle<quad_lane<1>, Compute>(left, left), right[1], sum[i]);
+      sum[i] = fma(shuffle<quad_lane<2>, Compute>(left, left), right[2], sum[i]);
+      sum[i] = fma(shuffle<quad_lane<3>, Compute>(left, left), right[3], sum[i]);
+    }
+  }
+  SC_UNROLL for (int i = 0; i < rows; ++i) store(call.out + i * call.out_stride, sum[i]);
+}
+
+template <class Compute, int... index>
+void quad_tile_of_rows(int64_t rows, const BandCall<Compute>& call, std::integer_sequence<int, index...>) {
+  static constexpr void (*tiles[])(const BandCall<Compute>&) = {quad_tile<Compute, index + 1>...};
+  tiles[rows - 1](call);
+}
+
+template <class Compute>
+bool suits_quads(const Correlation& c) {
+  constexpr int64_t lanes = kLanes<Compute>;
+  return lanes % 4 == 0 && c.source_channels == 4 && c.dest_channels == 4 && c.groups * 4 % lanes == 0;
+}
+
+// One axis of what is read: from `low` to `high` in source coordinates by the first grid position, and how the band
+// keeps it. An axis with one tap keeps only what is read.
+struct BandAxis {
+  int64_t low, high, stride;
+  bool compact;
+
+  explicit BandAxis(const Axis& axis) {
+    const int64_t reach = (axis.taps - 1) * axis.offset_step;
+    low = axis.offset + smaller(0, reach);
+    high = axis.offset + larger(0, reach);
+    compact = axis.taps == 1;
+    stride = compact ? 1 : axis.stride;
+  }
+  bool inside(const Axis& axis) const { return low >= 0 && high + (axis.count - 1) * axis.stride < axis.source; }
+  // Positions kept for `count` grid positions.
+  int64_t extent(int64_t count) const { return (count - 1) * stride + 1 + (compact ? 0 : high - low); }
+};
+
+template <class Storage>
+struct BandPlan {
+  using C = compute_t<Storage>;
+  BandAxis h, w;
+  bool in_place;
+  int64_t pixel_pitch, row_pitch, columns;
+  int64_t band, bands, filters, together, parts, tasks;
+  int64_t run, segments, quad_size, slab_size;
+  bool quads;
+
+  BandPlan(const Correlation& c, int64_t threads) : h(c.h), w(c.w) {
+    const int64_t channels = c.groups * c.source_channels, step = w.stride * channels;
+    const bool thrashes = step * int64_t(sizeof(C)) % 2048 == 0;
+    in_place = std::is_same_v<Storage, C> && h.inside(c.h) && w.inside(c.w) &&
+               c.w.stride * channels * int64_t(sizeof(C)) % 2048 != 0;
+    pixel_pitch = in_place || !thrashes ? channels : channels + 64 / int64_t(sizeof(C));
+    columns = w.extent(c.w.count);
+    if (in_place) {
+      h.stride = c.h.stride;
+      w.stride = c.w.stride;
+      row_pitch = c.source.row;
+    } else {
+      row_pitch = columns * pixel_pitch;
+    }
+    // Neighbouring taps of a filter row are one run of memory when their channels are.
+    const bool joined = c.groups == 1 && c.w.offset_step == 1 && pixel_pitch == channels;
+    run = joined ? c.w.taps * c.source_channels : c.source_channels;
+    segments = c.depth() / run;
+    band = c.h.count;
+    while (band > 1 && h.extent(band) * row_pitch * int64_t(sizeof(C)) > kBandBytes) band = ceil_div(band, 2);
+    bands = ceil_div(c.h.count, band);
+    if (c.images * bands < threads) {
+      band = ceil_div(c.h.count, smaller(c.h.count, ceil_div(threads, c.images)));
+      bands = ceil_div(c.h.count, band);
+    }
+    filters = weight_blocks<C>(c);
+    // Narrow groups that share cache lines are taken together.
+    together = filters > 1 ? 1 : clamped(16 / c.source_channels, 1, c.groups);
+    parts = ceil_div(c.groups, together);
+    tasks = c.images * bands * parts * filters;
+    quads = suits_quads<C>(c);
+    quad_size = quads ? round_up(c.groups * 4 * c.depth(), 64) : 0;
+    slab_size = quad_size + round_up(segments * int64_t(sizeof(int64_t)) / int64_t(sizeof(C)) + 16, 64) +
+                (in_place ? 0 : round_up(h.extent(band) * row_pitch + kLanes<C>, 64));
+  }
+};
+
+template <class Storage>
+class Banded {
+ public:
+  using C = compute_t<Storage>;
+
+  Banded(const Correlation& correlation, const BandPlan<Storage>& plan, const void* source, void* dest,
+         const void* bias, const C* filters, C* memory)
+      : c_(correlation),
+        plan_(plan),
+        source_(static_cast<const Storage*>(source)),
+        dest_(static_cast<Storage*>(dest)),
+        bias_(static_cast<const Storage*>(bias)),
+        filters_(filters),
+        offsets_(reinterpret_cast<int64_t*>(memory)) {
+    quads_ = memory + round_up(plan.segments * int64_t(sizeof(int64_t)) / int64_t(sizeof(C)) + 16, 64);
+    band_ = quads_ + plan.quad_size;
+    if (plan.quads) spread_filters();
+    const int64_t runs = plan.segments / c_.h.taps;
+    for (int64_t s = 0; s < plan.segments; ++s) {
+      const int64_t h = c_.h.offset + s / runs * c_.h.offset_step - plan.h.low;
+      const int64_t w = c_.w.offset + s % runs * c_.w.offset_step - plan.w.low;
+      offsets_[s] = h * plan.row_pitch + w * plan.pixel_pitch;
+    }
+  }
+
+  void run(int64_t begin, int64_t end) {
+    int64_t held = -1;
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t filter = task % plan_.filters, rest = task / plan_.filters;
+      const int64_t groups = rest % plan_.parts * plan_.together, part = rest / plan_.parts;
+      const int64_t image = part / plan_.bands, first = part % plan_.bands * plan_.band;
+      const int64_t last = smaller(first + plan_.band, c_.h.count);
+      if (part != held) hold(image, first, last);
+      held = part;
+      const int64_t end_group = smaller(groups + plan_.together, c_.groups);
+      for (int64_t h = first; h < last; ++h) {
+        // Tiles of like width: a short one is slow.
+        const bool narrow = c_.dest_channels - filter * kTileColumns<C> <= kLanes<C>;
+        const int64_t most = narrow ? kBandTile<1> : kBandTile<2>;
+        const int64_t step = ceil_div(c_.w.count, ceil_div(c_.w.count, most));
+        for (int64_t w = 0; w < c_.w.count; w += step) {
+          for (int64_t group = groups; group < end_group; group += plan_.quads ? kLanes<C> / 4 : 1) {
+            multiply(image, h, first, w, smaller(step, c_.w.count - w), group, filter);
+          }
+        }
+      }
+    }
+  }
+
+ private:
+  // From panels of four columns to vectors of several groups.
+  void spread_filters() {
+    C* to = quads_;
+    for (int64_t channel = 0; channel < 4 * c_.groups; channel += kLanes<C>) {
+      for (int64_t k = 0; k < c_.depth(); ++k) {
+        for (int64_t lane = 0; lane < kLanes<C>; ++lane) {
+          *to++ = filters_[(channel + lane) / 4 * packed_block_size<C>(c_) + k * kTileColumns<C> + lane % 4];
+        }
+      }
+    }
+  }
+
+  // Makes `rows_` the source row that the first tap of the first output row reads.
+  void hold(int64_t image, int64_t first, int64_t last) {
+    const Storage* from = source_ + image * c_.source.image;
+    if (plan_.in_place) {
+      rows_ = reinterpret_cast<const C*>(from + (first * c_.h.stride + plan_.h.low) * c_.source.row +
+                                         plan_.w.low * c_.source.column);
+      return;
+    }
+    rows_ = band_;
+    const int64_t channels = c_.groups * c_.source_channels;
+    const int64_t row_step = plan_.h.compact ? c_.h.stride : 1, column_step = plan_.w.compact ? c_.w.stride : 1;
+    const bool dense = column_step == 1 && plan_.pixel_pitch == channels;
+    const int64_t begin = clamped(ceil_div(-plan_.w.low, column_step), 0, plan_.columns);
+    const int64_t end = clamped(ceil_div(c_.w.source - plan_.w.low, column_step), begin, plan_.columns);
+    C* to = band_;
+    for (int64_t r = 0; r < plan_.h.extent(last - first); ++r, to += plan_.row_pitch) {
+      const int64_t h = first * c_.h.stride + plan_.h.low + r * row_step;
+      if (h < 0 || h >= c_.h.source) {
+        zero_spilling(to, plan_.row_pitch);
+        continue;
+      }
+      const Storage* row = from + h * c_.source.row + (plan_.w.low + begin * column_step) * c_.source.column;
+      zero_spilling(to, begin * plan_.pixel_pitch);
+      if (dense) {
+        copy_spilling(to + begin * channels, row, (end - begin) * channels);
+      } else {
+        for (int64_t i = begin; i < end; ++i, row += column_step * c_.source.column) {
+          copy_spilling(to + i * plan_.pixel_pitch, row, channels);
+        }
+      }
+      zero_spilling(to + end * plan_.pixel_pitch, (plan_.columns - end) * plan_.pixel_pitch);
+    }
+  }
+
+  // `count` pixels of row h from column w, and one block of a group's channels. The held band begins at row `first`.
+  void multiply(int64_t image, int64_t h, int64_t first, int64_t w, int64_t count, int64_t group,
+                int64_t filter) const {
+    constexpr int64_t width = kTileColumns<C>;
+    alignas(64) C sums[larger(kBandTile<1>, kBandTile<2>) * width];
+    const int64_t from = filter * width;
+    const int64_t columns = plan_.quads ? kLanes<C> : smaller(width, c_.dest_channels - from);
+    const int64_t channel = group * c_.dest_channels + from;
+    const Storage* added = bias_ != nullptr ? bias_ + channel : nullptr;
+    const bool direct = std::is_same_v<Storage, C> && added == nullptr && columns % kLanes<C> == 0;
+    const C* row = rows_ + (h - first) * plan_.h.stride * plan_.row_pitch + group * c_.source_channels;
+    const int64_t a_stride = plan_.w.stride * plan_.pixel_pitch;
+    BandCall<C> call{row + w * a_stride, a_stride, offsets_, plan_.segments, plan_.run,
+                     filters_ + (group * plan_.filters + filter) * packed_block_size<C>(c_), sums, width};
+    if (direct) {
+      call.out = reinterpret_cast<C*>(dest_ + image * c_.dest.image + (c_.h.origin + h * c_.h.spacing) * c_.dest.row +
+                                      (c_.w.origin + w * c_.w.spacing) * c_.dest.column + channel);
+      call.out_stride = c_.w.spacing * c_.dest.column;
+    }
+    if (plan_.quads) {
+      call.b = quads_ + channel * c_.depth();
+      quad_tile_of_rows<C>(count, call, std::make_integer_sequence<int, kBandTile<1>>{});
+    } else if (columns <= kLanes<C>) {
+      band_tile_of_rows<C, 1>(count, call);
+    } else {
+      band_tile_of_rows<C, 2>(count, call);
+    }
+    if (!direct) {
+      const int64_t pixel = (image * c_.h.count + h) * c_.w.count + w;
+      store_rows(c_, dest_ + channel, added, pixel, count, columns, sums);
+    }
+  }
+
+  const Correlation& c_;
+  const BandPlan<Storage>& plan_;
+  const Storage* source_;
+  Storage* dest_;
+  const Storage* bias_;
+  const C* filters_;
+  int64_t* offsets_;
+  C* quads_;
+  C* band_;
+  const C* rows_ = nullptr;
+};
+
+// Packing costs little where many channels share it, and its tiles are full however short the rows are.
+inline bool suits_bands(const Correlation& c) {
+  if (!c.nhwc || (c.h.identity() && c.w.identity())) return false;
+  if (c.dest_channels <= 32) return true;
+  const int64_t tiles = ceil_div(c.w.count, kTileRows);
+  return c.taps() > 1 && c.dest_channels <= 128 && 10 * c.w.count >= 9 * tiles * kTileRows;
+}
+
+// `filters` are packed.
+template <class Storage>
+int32_t correlate_bands(const Correlation& c, const void* source, const compute_t<Storage>* filters, void* dest,
+                        const void* bias, compute_t<Storage>* slabs, int64_t threads) {
+  const BandPlan<Storage> plan(c, threads);
+  return parallel_for(threads, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t slab = begin; slab < end; ++slab) {
+      Banded<Storage> work(c, plan, source, dest, bias, filters, slabs + slab * plan.slab_size);
+      work.run(plan.tasks * slab / threads, plan.tasks * (slab + 1) / threads);
+    }
+  });
+}
+
+}  // namespace gemm
+}  // namespace SPATIALCONV_ISA
+}  // namespace spatialconv
