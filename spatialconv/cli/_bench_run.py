@@ -89,7 +89,9 @@ def _draw(console: Console, rows, settings: runner.Settings, head: dict, path: P
         f"{', '.join(settings.suites)}, n{settings.batch or ' of the suite'}, {threads}, "
         f"{head['machine']['cpu']}, torch {head['versions']['torch']}, {head['date'][:10]}"
     )
+    shares = path.with_name(f"{path.stem}-roofline{path.suffix}")
     try:
         console.print(f"picture: {plot.draw(rows, settings.peers[0], path, title).resolve()}", soft_wrap=True)
+        console.print(f"picture: {plot.draw_shares(rows, shares, title).resolve()}", soft_wrap=True)
     except ImportError as error:
         console.print(f"no picture: {error} (extra 'all')")
