@@ -74,7 +74,7 @@ def _show_machine(console: Console, head: dict) -> None:
     console.print(
         f"{head['machine']['cpu']}; torch {head['versions']['torch']}; spatialconv {head['versions']['spatialconv']}"
     )
-    console.print(f"peak (best matrix product of torch): {rates}; copying {copy[-1][1] / 1e9:.1f} GB/s from memory")
+    console.print(f"peak of arithmetic: {rates}; copying {copy[-1][1] / 1e9:.1f} GB/s from memory")
     console.print(
         f"threads {settings['threads']}, clock {settings['clock']}, caches {settings['cache']}, "
         f"batch {settings['batch'] or 'of the suite'}, load average {head['load'][0]:.1f}"

@@ -270,8 +270,9 @@ def test_a_planted_mistake_is_found(mistake: str, tmp_path: Path) -> None:
     source = csrc / "cpu" / planted.header
     assert source.read_text().count(planted.right) == 1, "the source has changed: plant the mistake elsewhere"
     source.write_text(source.read_text().replace(planted.right, planted.wrong))
-    for other in set((csrc / "cpu").glob("*.cpp")) - {csrc / f"cpu/{planted.table}.cpp", csrc / "cpu/isa.cpp"}:
-        other.unlink()
+    for other in (csrc / "cpu").glob("*.cpp"):
+        if other.stem not in (planted.table, "isa", "peak"):
+            other.unlink()
     tables = (csrc / "cpu/isa.cpp").read_text()
     only = re.sub(r"(kTables\[\] = \{)[^}]*\}", rf"\1&{planted.table}_table}}", tables)
     (csrc / "cpu/isa.cpp").write_text(only)
