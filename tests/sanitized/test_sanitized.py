@@ -29,7 +29,7 @@ from spatialconv.problem import Conv2dProblem, Problem
 from spatialconv.shapes import memory_format
 
 pytestmark = [
-    pytest.mark.full(cost=12),
+    pytest.mark.full(cost=3),
     pytest.mark.xdist_group("sanitized"),
     pytest.mark.skipif(build.compiler() is None, reason="no C++ compiler to build the kernels with"),
 ]
