@@ -25,14 +25,14 @@ _CUDA_CONV = (
 # and one entry in its backend's `kernels`; tests, benchmark and `check` find it from this table.
 TABLE: dict[str, tuple[str, ...]] = {
     "conv2d": (
-        "extension:depthwise", "extension:gemm", "extension:direct",
+        "extension:depthwise", "extension:winograd4", "extension:winograd", "extension:gemm", "extension:direct",
         *_CUDA_CONV,
         "numba:depthwise", "numba:gemm", "numba:direct",
         "triton:depthwise", "triton:implicit_gemm_tf32", "triton:implicit_gemm", "triton:implicit_gemm_tf32x3",
         "reference:im2col",
     ),
     "conv2d_grad_input": (
-        "extension:depthwise", "extension:gemm", "extension:direct",
+        "extension:depthwise", "extension:winograd4", "extension:winograd", "extension:gemm", "extension:direct",
         *_CUDA_CONV,
         "numba:depthwise", "numba:gemm", "numba:direct",
         "triton:depthwise", "triton:implicit_gemm_tf32", "triton:implicit_gemm", "triton:implicit_gemm_tf32x3",
@@ -247,7 +247,7 @@ def _ask(problem: Problem, request: str, context: Context) -> _Asked:
     if not names:
         return _Asked((), None, ((request, (f"has no kernel for {problem.op}",)),))
     measured = tuned.lookup(problem, context) if request == AUTO else None
-    names = ordered(problem, names)
+    names = ordered(problem, names, context)
     if measured in names:
         names = (measured, *(name for name in names if name != measured))
     refused: list[tuple[str, tuple[str, ...]]] = []
@@ -261,13 +261,13 @@ def _ask(problem: Problem, request: str, context: Context) -> _Asked:
     return _Asked(names, measured if measured in names else None, tuple(refused))
 
 
-def ordered(problem: Problem, names: tuple[str, ...]) -> tuple[str, ...]:
-    """The table's order, but a kernel whose preparation the problem does not pay comes last of its backend."""
+def ordered(problem: Problem, names: tuple[str, ...], context: Context) -> tuple[str, ...]:
+    """The table's order, but a kernel that would be slower on the problem than others comes last of its backend."""
     backend_names = [name.partition(":")[0] for name in names]
 
     def place(name: str) -> tuple[int, bool]:
-        least = kernel(name).least_flops
-        return backend_names.index(name.partition(":")[0]), least > 0 and problem.flops() < least
+        last = len(names) > 1 and kernel(name).unprofitable(problem, context) is not None
+        return backend_names.index(name.partition(":")[0]), last
 
     return tuple(sorted(names, key=place))
 
@@ -279,7 +279,7 @@ def _choose(problem: Problem, request: str, context: Context) -> Choice:
     chosen = kernel(asked.chosen)
     if request == AUTO and chosen.backend == "reference":
         _warn_reference(problem, asked.refused)
-    plan = empty_plan(problem) if problem.empty else chosen.plan(problem, context)
+    plan = empty_plan(problem) if problem.empty else chosen.whole_plan(problem, context)
     return Choice(problem, context, chosen, plan, asked.refused, asked.chosen == asked.measured)
 
 
@@ -364,6 +364,6 @@ def explain_problem(
         notes = (*notes, "an operand holds no element: the result is filled and no kernel runs")
     not_asked = asked.names[len(asked.refused) + 1 :]
     for name in not_asked:
-        if problem.flops() < (least := kernel(name).least_flops):
-            notes = (*notes, f"{name} is asked later: below {least} flops its preparation does not pay")
+        if reason := kernel(name).unprofitable(problem, context):
+            notes = (*notes, f"{name} is asked later: {reason}")
     return Explanation(problem, context, request, asked.chosen, asked.refused, not_asked, notes)

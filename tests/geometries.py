@@ -9,6 +9,8 @@ import itertools
 import random
 from collections.abc import Hashable, Iterable, Sequence
 
+from spatialconv.problem import ACTIVATIONS
+
 _CONV = """
     n1 ic1 ih1 iw1 oc1                                             # the smallest there is
     n2 ic3 ih5 iw6 oc4 kh3 kw3                                     # nothing padded
@@ -29,6 +31,9 @@ _CONV = """
     n2 ic16 ih7 iw7 oc32 kh3 kw3 ph1 pw1                           # whole tiles of channels
     n1 ic33 ih5 iw5 oc31 kh3 kw3 ph1 pw1                           # tails of both kinds of channels
     n1 ic70 ih3 iw5 oc14 kh3 kw3 ph1 pw1                           # a reduction of several blocks
+    n2 ic260 ih4 iw5 oc5 kh3 kw3 ph1 pw1                           # the same, more channels than one takes
+    n1 ic260 ih3 iw3 oc20 kh3 kw3 ph1 pw1                          # the same, filters are most of it
+    n1 ic2 ih5 iw131 oc3 kh3 kw3 ph1 pw1                           # a row in several parts
     n1 ic3 ih12 iw11 oc64 kh3 kw3 ph1 pw1                          # a network's first layer
     n3 ic5 ih6 iw5 oc7                                             # 1x1
     n1 ic17 ih1 iw19 oc33                                          # 1x1, one row
@@ -85,6 +90,20 @@ _CONV = """
     n1 ic1 ih9 iw8 oc8 kh3 kw3 ph1 pw1                             # one channel to many
     n5 ic2 ih4 iw5 oc3 kh3 kw3 ph1 pw1                             # more images than threads
     n0 ic3 ih5 iw6 oc4 kh3 kw3                                     # no images
+    n2 ic0 ih5 iw6 oc4 kh3 kw3                                     # no channels: the bias alone
+"""
+
+# Each with every activation, forward.
+_ACTIVATED = """
+    n2 ic3 ih5 iw7 oc5 kh3 kw3 ph1 pw1                             # tails in every direction
+    n1 ic16 ih6 iw16 oc32 kh3 kw3 ph1 pw1                          # whole vectors and tiles
+    n1 ic17 ih6 iw33 oc34                                          # 1x1, tiles and tails
+    n1 ic32 ih8 iw8 oc32                                           # 1x1, whole tiles
+    n1 ic34 ih5 iw6 oc38 kh3 kw3 sh2 sw2 ph1 pw1 g2                # groups, stride
+    n1 ic19 ih7 iw17 oc19 kh3 kw3 ph1 pw1 g19                      # depthwise, tails
+    n1 ic16 ih6 iw16 oc16 kh5 kw5 ph2 pw2 g16                      # depthwise, whole vectors, rows that share loads
+    n1 ic8 ih9 iw11 oc8 kh3 kw3 sh2 sw2 ph1 pw1 g8                 # depthwise, stride
+    n1 ic6 ih7 iw9 oc12 kh3 kw3 ph1 pw1 g6                         # depthwise, 2 outputs a channel
     n2 ic0 ih5 iw6 oc4 kh3 kw3                                     # no channels: the bias alone
 """
 
@@ -147,6 +166,7 @@ def _lines(*texts: str) -> list[str]:
 
 
 CONV = _lines(_CONV)
+ACTIVATED = _lines(_ACTIVATED)
 POOL = {
     "max_pool2d": _lines(_WINDOWS, _DILATED),
     "avg_pool2d": _lines(_WINDOWS, _DIVISORS),
@@ -157,7 +177,8 @@ POOL = {
 def printed(op: str) -> list[str]:
     """The printed forms of an op, without dtype, layout and device."""
     if op.startswith("conv2d"):
-        return [f"{op} {line}" for line in CONV]
+        activated = [f"{op} {line} {word}" for line in ACTIVATED for word in ACTIVATIONS] if op == "conv2d" else []
+        return [f"{op} {line}" for line in CONV] + activated
     kind = "max_pool2d" if op.startswith("max") else "avg_pool2d"
     printed = [f"{op} {line}" for line in POOL[kind]] + [f"adaptive_{op} {line}" for line in POOL["adaptive"]]
     return printed + [f"{op} {line} offsets" for line in POOL[kind] if kind == "max_pool2d"]

@@ -402,3 +402,17 @@ def test_surroundings_are_part_of_the_choice(monkeypatch):
         torch.set_num_threads(before)
         torch.use_deterministic_algorithms(False)
     assert [(context.threads, context.deterministic) for context in contexts] == [(1, False), (2, False), (1, True)]
+
+
+def test_the_architecture_asked_is_that_of_the_tensors_own_gpu(monkeypatch):
+    """Not the current device's: a machine may hold GPUs of several kinds."""
+    from spatialconv import eager
+
+    capabilities = {None: (9, 0), 0: (9, 0), 1: (8, 0)}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index=None: capabilities[index])
+    assert [dispatch.current_context("cuda", index).isa for index in (None, 0, 1)] == ["sm_90", "sm_90", "sm_80"]
+    asked, choose = [], dispatch.choose
+    monkeypatch.setattr(dispatch, "choose", lambda *args, index=None: asked.append(index) or choose(*args))
+    eager.Entry(dispatch.parse(TEXT), "reference", 1)
+    assert asked == [1]

@@ -322,6 +322,49 @@ SC_INLINE Compute sum_of_lanes(vec<Compute> v) {
 #endif
 }
 
+// v, or the bound where v is beyond it; a NaN in v stays.
+template <class V>
+SC_INLINE V at_least(V v, V bound) {
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<V, vec<float>>) return (V)_mm512_max_ps((__m512)bound, (__m512)v);
+  else return (V)_mm512_max_pd((__m512d)bound, (__m512d)v);
+#elif defined(__AVX2__)
+  if constexpr (std::is_same_v<V, vec<float>>) return (V)_mm256_max_ps((__m256)bound, (__m256)v);
+  else return (V)_mm256_max_pd((__m256d)bound, (__m256d)v);
+#else
+  return bound > v ? bound : v;
+#endif
+}
+template <class V>
+SC_INLINE V at_most(V v, V bound) {
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<V, vec<float>>) return (V)_mm512_min_ps((__m512)bound, (__m512)v);
+  else return (V)_mm512_min_pd((__m512d)bound, (__m512d)v);
+#elif defined(__AVX2__)
+  if constexpr (std::is_same_v<V, vec<float>>) return (V)_mm256_min_ps((__m256)bound, (__m256)v);
+  else return (V)_mm256_min_pd((__m256d)bound, (__m256d)v);
+#else
+  return bound < v ? bound : v;
+#endif
+}
+
+// Whether no lane is infinite or NaN.
+template <class Compute>
+SC_INLINE bool all_finite(vec<Compute> v) {
+  const vec<Compute> rest = v - v;
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<Compute, float>) return _mm512_cmp_ps_mask((__m512)rest, (__m512)rest, _CMP_UNORD_Q) == 0;
+  else return _mm512_cmp_pd_mask((__m512d)rest, (__m512d)rest, _CMP_UNORD_Q) == 0;
+#elif defined(__AVX2__)
+  if constexpr (std::is_same_v<Compute, float>) return _mm256_movemask_ps((__m256)(rest != rest)) == 0;
+  else return _mm256_movemask_pd((__m256d)(rest != rest)) == 0;
+#else
+  bool finite = true;
+  for (int i = 0; i < kLanes<Compute>; ++i) finite &= rest[i] == 0;
+  return finite;
+#endif
+}
+
 // The larger lane by lane; a NaN on either side wins, as in torch.
 template <class V>
 SC_INLINE V max_or_nan(V a, V b) {

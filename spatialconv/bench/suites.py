@@ -122,7 +122,8 @@ def _pass_problem(layer: Layer, name: str, indices: bool) -> Problem | None:
             op = {"forward": "conv2d_grad_input", "grad_input": "conv2d"}.get(name, "conv2d_grad_weight")
         else:
             op = {"forward": "conv2d"}.get(name, f"conv2d_{name}")
-        return problem.replace(op=op, bias=problem.bias and op == "conv2d" and not layer.transposed)
+        forward = op == "conv2d" and not layer.transposed
+        return problem.replace(op=op, bias=problem.bias and forward, activation=problem.activation if forward else None)
     if name == "grad_weight":
         return None
     if name == "forward":

@@ -47,7 +47,7 @@ class Tuned:
 
 def candidates(problem: Problem, context, request: str = dispatch.AUTO) -> list[str]:
     """The kernels that take the problem, the built-in choice first; the reference only where nothing else does."""
-    names = dispatch.ordered(problem, dispatch.candidates(problem.op, request))
+    names = dispatch.ordered(problem, dispatch.candidates(problem.op, request), context)
     taking = [name for name in names if not dispatch.reasons_against(name, problem, context)]
     fast = [name for name in taking if not name.startswith("reference:")]
     return fast or taking

@@ -5,6 +5,9 @@
 ``gemm``       a matrix product of packed blocks: Goto and van de Geijn, "Anatomy of High-Performance Matrix
                Multiplication", 2008. The im2col matrix exists only as the block being packed: Chetlur et al., "cuDNN:
                Efficient Primitives for Deep Learning", 2014.
+``winograd``   3x3 filters in 4/9 of the multiplications, F(2x2, 3x3): Lavin and Gray, "Fast Algorithms for
+               Convolutional Neural Networks", 2015 (arXiv 1509.09308), after Winograd, 1980.
+               ``winograd4``, F(4x4, 3x3), takes 1/4 and is as exact as operands rounded to tf32.
 ``depthwise``  one input channel a group: nothing is summed over channels, so every tap is a multiply-add of rows.
 ``rows``       pooling first along each row, then over the rows of a window; overlapping windows share the first step.
 ``planes``     the scatter and the gather by max pooling's indices.
@@ -23,15 +26,18 @@ from __future__ import annotations
 from ...problem import CONV_OPS
 from ..base import Backend
 from . import cuda_kernels, loader
-from .kernels import ConvKernel, DepthwiseKernel, GemmKernel, PoolKernel
+from .kernels import DepthwiseKernel, DirectKernel, GemmKernel, PoolKernel
+from .winograd import Winograd4Kernel, WinogradKernel
 
 
 class Extension(Backend):
     name = "extension"
     kernels = (
         DepthwiseKernel("depthwise", tuple(CONV_OPS)),
+        Winograd4Kernel("winograd4", ("conv2d", "conv2d_grad_input")),
+        WinogradKernel("winograd", ("conv2d", "conv2d_grad_input")),
         GemmKernel("gemm", tuple(CONV_OPS)),
-        ConvKernel("direct", tuple(CONV_OPS)),
+        DirectKernel("direct", tuple(CONV_OPS)),
         PoolKernel("rows", ("max_pool2d", "avg_pool2d", "avg_pool2d_grad_input")),
         PoolKernel("planes", ("max_pool2d_scatter", "max_pool2d_gather")),
         *cuda_kernels.KERNELS,

@@ -1,0 +1,139 @@
+// What a Winograd convolution is made of: the geometry as one correlation for both passes, blocks of tiles, panels of
+// filters, and where everything lies in the workspace. A tile is a square of m x m outputs, computed from (m + 2) x
+// (m + 2) inputs through as many products, the points.
+#pragma once
+#include <cstdint>
+
+#include "gemm_copy.h"
+#include "gemm_geometry.h"
+#include "gemm_tile.h"
+
+namespace spatialconv {
+namespace SPATIALCONV_ISA {
+namespace winograd {
+
+using gemm::ImageStrides;
+using gemm::kTileColumns;
+using gemm::kTileRows;
+
+// dest[oh][ow] = sum over taps of filter[kh][kw] * source[oh + kh - ph][ow + kw - pw]. With `flipped` (the input gradient)
+// filter[kh][kw] is the weight's tap [2 - kh][2 - kw].
+struct Shape {
+  bool nhwc, flipped;
+  int64_t images, ic, oc, ih, iw, oh, ow, ph, pw;
+  ImageStrides source, dest;
+  int64_t weight_dest, weight_source, weight_h, weight_w;
+
+  explicit Shape(const gemm::Correlation& c)
+      : nhwc(c.nhwc), flipped(c.h.offset_step < 0), images(c.images), ic(c.source_channels), oc(c.dest_channels),
+        ih(c.h.source), iw(c.w.source), oh(c.h.dest), ow(c.w.dest), ph(flipped ? 2 - c.h.offset : -c.h.offset),
+        pw(flipped ? 2 - c.w.offset : -c.w.offset), source(c.source), dest(c.dest), weight_dest(c.weight_dest),
+        weight_source(c.weight_source), weight_h(c.weight_h), weight_w(c.weight_w) {}
+};
+
+// A rectangle of tiles of one image.
+struct Patch {
+  int64_t image, row, row_end, column, column_end;  // in tiles
+  int64_t columns() const { return column_end - column; }
+  int64_t tiles() const { return (row_end - row) * columns(); }
+};
+
+// Elements of whole cache lines, an odd number of them: neighbours at this distance fall into different cache sets.
+template <class Compute>
+int64_t odd_lines(int64_t elements) {
+  constexpr int64_t line = 64 / sizeof(Compute);
+  return (ceil_div(elements, line) | 1) * line;
+}
+template <class Compute>
+int64_t whole_lines(int64_t elements) {
+  return round_up(elements, int64_t{64 / sizeof(Compute)});
+}
+
+// Bytes of transformed input of a block, which shares the second-level cache with panels of filters.
+constexpr int64_t kBlockBytes = 256 << 10;
+// The same of the transformed filters of a panel.
+constexpr int64_t kPanelBytes = 256 << 10;
+
+template <class Storage, int m>
+struct Plan {
+  using C = compute_t<Storage>;
+  static constexpr int64_t kPoints = (m + 2) * (m + 2);
+  // Input channels of one product.
+  static constexpr int64_t kDepth = kPanelBytes / (kPoints * kTileColumns<C> * int64_t(sizeof(C))) / 16 * 16;
+
+  Shape shape;
+  int64_t tile_rows, tile_columns;  // of an image
+  // A block is `rows` rows of tiles, or one of `parts` parts of a row, `part` tiles wide.
+  int64_t parts, part, rows, blocks, block_tiles;
+  int64_t panels;
+  // Elements: V[point][tile][pitch], U[point][ic][kTileColumns], S[point][tile][kTileColumns], one step from a point to
+  // the next.
+  int64_t pitch, v_step, u_step, s_step;
+  int64_t v_size, u_size, s_size, chunk_step, chunk_size;
+  // nchw: the pixels under a patch and the outputs of a patch, channels next to each other. Zeros stand in for padding.
+  int64_t staged_size, drained_size, zeros_size;
+  // Few tiles and many filters: every panel of filters is transformed where it is used and meets all tiles, so that
+  // filters are read from memory once and their transforms never leave the cache. Else every block of tiles meets all
+  // filters, and no more than a block of the transformed input ever exists.
+  bool filters_outer;
+
+  Plan(const gemm::Correlation& c, int64_t threads) : shape(c) {
+    tile_rows = ceil_div(shape.oh, m);
+    tile_columns = ceil_div(shape.ow, m);
+    panels = ceil_div(shape.oc, kTileColumns<C>);
+    pitch = round_up(shape.ic, kLanes<C>);
+    const int64_t fitting = kBlockBytes / (kPoints * pitch * int64_t(sizeof(C)));
+        const int64_t limit = clamped(fitting / kTileRows, 4, 8) * kTileRows;
+    parts = ceil_div(tile_columns, limit);
+    part = ceil_div(tile_columns, parts);
+    const int64_t all_rows = shape.images * tile_rows;
+    rows = parts > 1 ? 1 : smaller(all_rows, limit / tile_columns);
+    rows = ceil_div(all_rows, ceil_div(all_rows, rows));
+    blocks = ceil_div(all_rows, rows) * parts;
+    block_tiles = rows * part;
+    filters_outer = blocks * block_tiles < shape.oc || blocks < threads;
+    v_step = odd_lines<C>(block_tiles * pitch);
+    u_step = odd_lines<C>(shape.ic * kTileColumns<C>);
+    s_step = odd_lines<C>(block_tiles * kTileColumns<C>);
+    chunk_step = odd_lines<C>(smaller(kDepth, shape.ic) * kTileColumns<C>);
+    v_size = kPoints * v_step;
+    u_size = kPoints * u_step;
+    s_size = kPoints * s_step;
+    chunk_size = kPoints * chunk_step;
+    const int64_t source_rows = smaller(rows * m + 2, shape.ih), source_columns = smaller(part * m + 2, shape.iw);
+    staged_size = shape.nhwc ? 0 : whole_lines<C>(source_rows * source_columns * pitch);
+    drained_size = shape.nhwc ? 0 : whole_lines<C>(rows * m * part * m * kTileColumns<C>);
+    zeros_size = whole_lines<C>(pitch);
+  }
+
+  int64_t slab_size() const {
+    const int64_t own = filters_outer ? larger(v_size, chunk_size + blocks * s_size) : v_size + s_size;
+    return own + staged_size + drained_size + zeros_size;
+  }
+  int64_t shared_size() const { return filters_outer ? blocks * v_size : panels * u_size; }
+  int64_t workspace_bytes(int64_t threads) const { return (shared_size() + threads * slab_size()) * sizeof(C); }
+
+  // body(patch, index of its first tile in the block).
+  template <class Body>
+  void for_each_patch(int64_t block, const Body& body) const {
+    int64_t row = block / parts * rows, tile = 0;
+    const int64_t row_end = smaller(row + rows, shape.images * tile_rows), column = block % parts * part;
+    while (row < row_end) {
+      const int64_t image = row / tile_rows, first = row % tile_rows;
+      const int64_t last = smaller(tile_rows, first + row_end - row);
+      const Patch patch{image, first, last, column, smaller(column + part, tile_columns)};
+      body(patch, tile);
+      tile += patch.tiles();
+      row += last - first;
+    }
+  }
+  int64_t tiles_of(int64_t block) const {
+    int64_t tiles = 0;
+    for_each_patch(block, [&](const Patch& patch, int64_t) { tiles += patch.tiles(); });
+    return tiles;
+  }
+};
+
+}  // namespace winograd
+}  // namespace SPATIALCONV_ISA
+}  // namespace spatialconv
