@@ -75,7 +75,14 @@ def tails(listed: list[cells.Listed]) -> list[Cell]:
 
 
 def taken(found: list[Cell]) -> list[Cell]:
-    return [cell for cell in found if not cell.problem.empty and not cell.refusals()]
+    """What the compiled kernels compute themselves: an activation that they do not fuse is applied behind them."""
+    return [
+        cell
+        for cell in found
+        if not cell.problem.empty
+        and getattr(cell.problem, "activation", None) in (None, *dispatch.kernel(cell.kernel).fuses)
+        and not cell.refusals()
+    ]
 
 
 def stored(tensor: Tensor, dtype: torch.dtype, layout: str) -> bytes:
@@ -138,8 +145,7 @@ class Task:
             for name in TENSORS
             if name in self.sizes
         }
-        exact = self.right.indices is not None or problem.op == "max_pool2d_gather"
-        exact |= self.cell.data == ("integers",) and not problem.op.startswith("avg")
+        exact = cells.comes_out_exact(self.cell, self.cell.data[0])
         result = answer[RESULTS[problem.op][0]]
         check(
             problem, result.contiguous(memory_format=memory_format(problem.layout)), self.right, self.cell.tier, exact
