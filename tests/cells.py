@@ -121,6 +121,18 @@ def whole(listed: Sequence[Listed], device: str = "cpu", all_data: bool = True) 
     return cells
 
 
+def tails(listed: Listed, layout: str) -> list[Cell]:
+    """Every tail of channels that the kernel takes: on small integers, whose sums are exact in every order, unless the
+    kernel rounds them."""
+    op, name, level = listed
+    data = "integers" if dispatch.kernel(name).integer_exact else "normal"
+    found = [
+        Cell(name, level, problem_of(text, "f32", layout, "cpu"), LAYOUTS[number // 2 % 2], (data,), "dense")
+        for number, text in enumerate(geometries.tails(op))
+    ]
+    return [cell for cell in found if not cell.refusals()]
+
+
 def wants_full(config: pytest.Config) -> bool:
     """Whether ``-m`` asks for the tests marked full."""
     expression = config.getoption("markexpr")
