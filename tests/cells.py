@@ -121,6 +121,18 @@ def whole(listed: Sequence[Listed], device: str = "cpu", all_data: bool = True) 
     return cells
 
 
+def tails(listed: Listed, layout: str) -> list[Cell]:
+    """Every tail of channels that the kernel takes: on small integers, whose sums are exact in every order, unless the
+    kernel rounds them."""
+    op, name, level = listed
+    data = "integers" if dispatch.kernel(name).integer_exact else "normal"
+    found = [
+        Cell(name, level, problem_of(text, "f32", layout, "cpu"), LAYOUTS[number // 2 % 2], (data,), "dense")
+        for number, text in enumerate(geometries.tails(op))
+    ]
+    return [cell for cell in found if not cell.refusals()]
+
+
 def wants_full(config: pytest.Config) -> bool:
     """Whether ``-m`` asks for the tests marked full."""
     expression = config.getoption("markexpr")
@@ -169,6 +181,15 @@ def placed(cell: Cell, wide: tuple[torch.Tensor | None, ...], device: str) -> tu
     return tuple(made)
 
 
+def comes_out_exact(cell: Cell, data: str) -> bool:
+    """Whether nothing but the exact result, rounded to its type, is right: a choice, or a sum of small integers."""
+    problem = cell.problem
+    if problem.op.startswith("max_pool2d") and problem.op != "max_pool2d_scatter":
+        return True
+    rounds = problem.op.startswith("avg") or getattr(problem, "activation", None) in ("hardswish", "silu", "gelu")
+    return data == "integers" and dispatch.kernel(cell.kernel).integer_exact and not rounds
+
+
 def check_cell(
     cell: Cell, monkeypatch: pytest.MonkeyPatch, device: str = "cpu", thread_counts: tuple[int, ...] = (1, 2)
 ) -> None:
@@ -184,10 +205,7 @@ def check_cell(
         before = [None if operand is None else operand.clone() for operand in operands]
         answer = run_guarded(monkeypatch, cell.plan(), operands)
         result = results_of(answer)[0]
-        exact = right.indices is not None or problem.op == "max_pool2d_gather"
-        rounds = problem.op.startswith("avg") or getattr(problem, "activation", None) in ("hardswish", "silu", "gelu")
-        integer_exact = dispatch.kernel(cell.kernel).integer_exact
-        exact |= data == "integers" and integer_exact and not rounds
+        exact = comes_out_exact(cell, data)
         check(problem, result.cpu(), right, cell.tier, exact)
         if right.indices is not None:
             assert torch.equal(answer[1].cpu(), right.indices)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from dataclasses import replace
 
 import pytest
 import torch
+from rich.console import Console
 
 from spatialconv import dispatch
 from spatialconv.bench import (
@@ -89,6 +91,19 @@ def test_a_layer_too_large_for_a_cpu_is_halved():
     assert (fitted.n, fitted.ih, fitted.iw, fitted.oh) == (1, 256, 256, 256)
     assert suites.fit(layer, 8, "f32", "nchw", "cpu").halved and not suites.fit(layer, 8, "f32", "nchw", "cuda").halved
     assert suites.fit(layer, None, "bf16", "nhwc", "cuda").problem.input_shape == (8, 64, 512, 512)
+
+
+def test_the_row_of_a_halved_layer_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(suites, "CPU_FLOPS", 1e4)
+    path = tmp_path / "large.txt"
+    path.write_text("n2 ic8 ih12 iw12 oc8 kh3 kw3 ph1 pw1")
+    chosen = settings(str(path), passes=("forward",))
+    (work,) = runner.plan(chosen)
+    row = runner.Bench(chosen, LIMITS).row(work)
+    assert row["halved"] and "half the side" in row["note"] and " ih6 " in row["problem"]
+    console = Console(width=180, file=io.StringIO())
+    console.print(table.layers_table([row], "reference", "f32", "nchw"))
+    assert "ih6 iw6 oc8 kh3 kw3 ph1 pw1 (half side)" in console.file.getvalue()
 
 
 @pytest.mark.parametrize(

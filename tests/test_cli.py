@@ -124,6 +124,7 @@ def test_bench_writes_json_and_picture_resumes_and_compares(suite, tmp_path, mon
     assert "max_pool2d" in found.output and "network mine" in found.output
     first = json.loads(result.read_text())
     assert len(first["rows"]) == 5 and (tmp_path / "r.png").stat().st_size > 1000
+    assert (tmp_path / "r-roofline.png").stat().st_size > 1000
     again = invoke(*words, "--json", str(result), "--resume", "--compare", str(result))
     assert again.exit_code == 0, again.output
     assert json.loads(result.read_text())["rows"] == first["rows"]

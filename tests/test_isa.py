@@ -74,7 +74,7 @@ def test_every_level_has_the_same_kernels() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["levels", "kernels", "run", "workspace_bytes", "packed_bytes", "pack", "struct_sizes"]
+    "name", ["levels", "kernels", "run", "workspace_bytes", "packed_bytes", "pack", "multiply_adds", "struct_sizes"]
 )
 def test_a_wrong_number_of_arguments_is_a_type_error(name: str) -> None:
     with pytest.raises(TypeError, match=rf"{name}\(\) takes exactly \d arguments \(12 given\)"):
@@ -84,6 +84,14 @@ def test_a_wrong_number_of_arguments_is_a_type_error(name: str) -> None:
 def test_arguments_must_be_integers() -> None:
     with pytest.raises(TypeError):
         loader.load().run("handle", 0, 0, 0, 0, 0, 0, 1, 0)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_rounds_of_multiply_adds_are_whole_vectors_of_operations(level: str) -> None:
+    module = loader.load()
+    single, double = (module.multiply_adds(level, dtype, 1) for dtype in ("f32", "f64"))
+    assert single == 2 * double and single % 8 == 0
+    assert module.multiply_adds(level, "f32", 1000) == 1000 * single
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

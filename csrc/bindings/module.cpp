@@ -22,6 +22,7 @@ std::atomic<ParallelFor> g_parallel_for{nullptr};
 namespace {
 
 using spatialconv::Buffers;
+using spatialconv::DType;
 using spatialconv::IsaLevel;
 using spatialconv::KernelEntry;
 using spatialconv::KernelTable;
@@ -74,32 +75,51 @@ PyObject* levels(PyObject*, PyObject* const*, Py_ssize_t count) {
   return names;
 }
 
-PyObject* kernels(PyObject*, PyObject* const* args, Py_ssize_t count) {
-  if (!takes("kernels", 1, count)) return nullptr;
-  const char* wanted = PyUnicode_AsUTF8AndSize(args[0], nullptr);
+// The level of that name, or null with Python's error set.
+const IsaLevel* level_named(PyObject* name) {
+  const char* wanted = PyUnicode_AsUTF8AndSize(name, nullptr);
   if (wanted == nullptr) return nullptr;
   const IsaLevel* runnable[3];
   const int n = runnable_levels(runnable);
   for (int i = 0; i < n; ++i) {
-    if (std::strcmp(runnable[i]->name, wanted) != 0) continue;
-    PyObject* rows = PyList_New(0);
-    if (rows == nullptr) return nullptr;
-    for (int64_t t = 0; t < runnable[i]->count; ++t) {
-      const KernelTable& table = *runnable[i]->tables[t];
-      for (int64_t k = 0; k < table.count; ++k) {
-        const KernelEntry& entry = table.entries[k];
-        PyObject* row = Py_BuildValue("(sssN)", entry.op, entry.name, dtype_name(entry.dtype),
-                                      PyLong_FromVoidPtr(const_cast<KernelEntry*>(&entry)));
-        if (!append(rows, row)) {
-          Py_DECREF(rows);
-          return nullptr;
-        }
-      }
-    }
-    return rows;
+    if (std::strcmp(runnable[i]->name, wanted) == 0) return runnable[i];
   }
   PyErr_Format(PyExc_ValueError, "this CPU or this build has no instruction-set level '%s'", wanted);
   return nullptr;
+}
+
+PyObject* kernels(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  if (!takes("kernels", 1, count)) return nullptr;
+  const IsaLevel* level = level_named(args[0]);
+  PyObject* rows = level == nullptr ? nullptr : PyList_New(0);
+  if (rows == nullptr) return nullptr;
+  for (int64_t t = 0; t < level->count; ++t) {
+    const KernelTable& table = *level->tables[t];
+    for (int64_t k = 0; k < table.count; ++k) {
+      const KernelEntry& entry = table.entries[k];
+      PyObject* row = Py_BuildValue("(sssN)", entry.op, entry.name, dtype_name(entry.dtype),
+                                    PyLong_FromVoidPtr(const_cast<KernelEntry*>(&entry)));
+      if (!append(rows, row)) {
+        Py_DECREF(rows);
+        return nullptr;
+      }
+    }
+  }
+  return rows;
+}
+
+PyObject* multiply_adds(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  if (!takes("multiply_adds", 3, count)) return nullptr;
+  const IsaLevel* level = level_named(args[0]);
+  if (level == nullptr) return nullptr;
+  const char* dtype = PyUnicode_AsUTF8AndSize(args[1], nullptr);
+  const int64_t rounds = PyLong_AsLongLong(args[2]);
+  if (PyErr_Occurred() != nullptr) return nullptr;
+  int64_t operations;
+  Py_BEGIN_ALLOW_THREADS;
+  operations = level->multiply_adds(std::strcmp(dtype, "f64") == 0 ? DType::f64 : DType::f32, rounds);
+  Py_END_ALLOW_THREADS;
+  return PyLong_FromLongLong(operations);
 }
 
 PyObject* run(PyObject*, PyObject* const* args, Py_ssize_t count) {
@@ -175,6 +195,8 @@ PyMethodDef g_methods[] = {
     method("workspace_bytes", workspace_bytes, "workspace_bytes(handle, problem, threads) -> int."),
     method("packed_bytes", packed_bytes, "packed_bytes(handle, problem) -> int, 0 where weights are read as they are."),
     method("pack", pack, "pack(handle, problem, w, out, threads) -> int: the thread pool's code."),
+    method("multiply_adds", multiply_adds,
+           "multiply_adds(level, 'f32' or 'f64', rounds) -> int: the operations of so many rounds of multiply-adds."),
     method("set_parallel_for", set_parallel_for, "set_parallel_for(address): torch_parallel_for; 0 runs serially."),
     method("struct_sizes", struct_sizes, "struct_sizes() -> (bytes of Conv2d, bytes of Pool2d)."),
     {nullptr, nullptr, 0, nullptr},

@@ -10,6 +10,8 @@ struct IsaLevel {
   const char* name;
   const KernelTable* const* tables;
   int64_t count;
+  // Runs so many rounds of bare multiply-adds in float or double and returns how many operations they were.
+  int64_t (*multiply_adds)(DType dtype, int64_t rounds);
 };
 
 namespace baseline {

@@ -14,12 +14,14 @@ extern const KernelTable gemm_table;
 extern const KernelTable max_pool_table;
 extern const KernelTable winograd_table;
 
+int64_t multiply_adds(DType dtype, int64_t rounds);
+
 constexpr const KernelTable* kTables[] = {
     &avg_pool_table, &depthwise_table, &direct_table, &gemm_table, &max_pool_table, &winograd_table,
 };
 
 extern const IsaLevel isa_level;
-const IsaLevel isa_level = {SC_TEXT(SPATIALCONV_ISA), kTables, sizeof kTables / sizeof kTables[0]};
+const IsaLevel isa_level = {SC_TEXT(SPATIALCONV_ISA), kTables, sizeof kTables / sizeof kTables[0], multiply_adds};
 
 }  // namespace SPATIALCONV_ISA
 }  // namespace spatialconv

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -89,7 +90,7 @@ def draw_shares(rows: Sequence[dict], path: Path, title: str) -> Path:
     classes = sorted({class_of(row) for row in good})
     columns, height = max(len(panels), 1), max(len(classes), 3)
     figure = Figure(figsize=(2.6 + 2.3 * columns, 1.6 + 0.3 * height), layout="constrained")
-    figure.suptitle(f"{title}: share of the roofline", fontsize=11)
+    figure.suptitle(textwrap.fill(f"share of the roofline: {title}", 16 + 32 * columns), fontsize=9)
     axes = figure.subplots(1, columns, sharey=True, squeeze=False)[0]
     for axis, (pass_name, layout) in zip(axes, panels, strict=False):
         mine = [row for row in good if (row["pass"], row["layout"]) == (pass_name, layout)]

@@ -2,13 +2,14 @@
 
 The model is the roofline of Williams, Waterman and Patterson, 2009.
 
-The peak of arithmetic is that of torch's fastest matrix product of the same element type: a stand-in for a loop of bare
-multiply-adds that every BLAS comes close to. Bandwidth is measured for working sets of several sizes.
+The peak of arithmetic is a loop of bare multiply-adds in the extension, or torch's matrix product of the same element
+type where that is faster or all there is. Bandwidth is that of copying, for working sets of several sizes.
 """
 
 from __future__ import annotations
 
 import bisect
+import functools
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,16 +19,18 @@ import torch
 
 from .. import dispatch
 from ..backends.base import DTYPES
+from ..backends.extension import loader
 from ..problem import Conv2dProblem, Problem
 from .timing import cache_size, private_caches, quiet
 
-# A measured time is not believed below the limit divided by these: matrix product and copy stand in for true peaks, and
-# reading alone is faster than copying.
+# A measured time is not believed below the limit divided by these: clocks vary, and reading
+# alone is faster than copying.
 MARGIN, TRAFFIC_MARGIN = 1.5, 3.0
 # Multiplications saved by the strongest algorithm that a kernel of this name uses: Winograd F(4x4, 3x3).
 WINOGRAD_SAVING = 4.0
-# Products short enough that some run uninterrupted on a busy machine.
+# Products and loops short enough that some run uninterrupted on a busy machine.
 _SIDE = 512
+_ROUNDS = 50_000
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Roofline:
     device: str
 
     def as_dict(self) -> dict:
-        return {**asdict(self), "flops_measured_as": "best of torch's matrix products of the dtype"}
+        return {**asdict(self), "flops_measured_as": "bare multiply-adds, or torch's matrix product where faster"}
 
     def bandwidth(self, working_set: int) -> float:
         """Bytes a second where so many bytes are passed through in turn: that of the next smaller set measured."""
@@ -81,7 +84,10 @@ def may_use_winograd(problem: Problem, kernel_name: str) -> bool:
 def measure(dtypes: set[str], device: str = "cpu", seconds: float = 0.4) -> Roofline:
     """Measure the peaks of this machine as it is now, with torch's present number of threads."""
     with quiet():
-        flops = {dtype: _matmul(dtype, device, seconds) for dtype in sorted(dtypes | {"f32"})}
+        wanted = sorted(dtypes | {"f32"})
+        flops = {
+            dtype: max(_matmul(dtype, device, seconds), _multiply_adds(dtype, device, seconds)) for dtype in wanted
+        }
         # A 16-bit problem may always be computed in float32.
         flops = {dtype: rate if dtype == "f64" else max(rate, flops["f32"]) for dtype, rate in flops.items()}
         largest = 128 * 2**20 if device == "cpu" else 512 * 2**20
@@ -92,7 +98,7 @@ def measure(dtypes: set[str], device: str = "cpu", seconds: float = 0.4) -> Roof
         copy, best = [], 0.0
         for size in sorted(set(sizes), reverse=True):
             # A smaller set is at least as fast; a call's own cost must not hide that.
-            best = max(best, _copy(size, device, seconds / 4))
+            best = max(best, _copy(size, device, seconds / 2))
             copy.append((size, best))
     return Roofline(flops, tuple(reversed(copy)), torch.get_num_threads(), device)
 
@@ -129,6 +135,16 @@ def _matmul(dtype: str, device: str, seconds: float) -> float:
         return _rate(product, 2.0 * side**3, 1, device, seconds, True)
 
 
+def _multiply_adds(dtype: str, device: str, seconds: float) -> float:
+    """The rate of every thread's core together; 0 where only torch can tell."""
+    if device != "cpu" or dtype not in ("f32", "f64") or loader.unavailable():
+        return 0.0
+    module, level = loader.load(), loader.level()
+    operations = module.multiply_adds(level, dtype, _ROUNDS)
+    call = functools.partial(module.multiply_adds, level, dtype, _ROUNDS)
+    return torch.get_num_threads() * operations / _best(call, 1, device, seconds / 2, time.process_time)
+
+
 @contextmanager
 def _precision_of_convolution(device: str) -> Iterator[None]:
     """On a GPU torch's convolution may use tf32 where its matrix product may not: the peak is to be the same kind's."""
@@ -150,7 +166,8 @@ def _rate(call, work: float, calls: int, device: str, seconds: float, private: b
     On a busy machine threads wait for each other, and a small copy runs in one thread; no peak may look lower for that.
     """
     threads = torch.get_num_threads()
-    together = work / _best(call, calls, device, seconds / 2)
+    clock = time.process_time if threads == 1 and device == "cpu" else time.perf_counter
+    together = work / _best(call, calls, device, seconds / 2, clock)
     if device != "cpu" or not private:
         return together
     torch.set_num_threads(1)

@@ -126,6 +126,7 @@ class Bench:
             "pass": work.cell.pass_name,
             "class": work.cell.kind,
             "transposed": work.cell.transposed,
+            "halved": work.halved,
             "suites": work.suites,
             "backend": work.request,
             "dtype": problem.dtype,

@@ -71,11 +71,11 @@ def layers_table(
             table.add_column("roof", justify="right", no_wrap=True, style="dim")
     by_layer: dict[str, dict[str, dict]] = {}
     for row in mine:
-        by_layer.setdefault(row["layer"], {})[row["pass"]] = row
+        by_layer.setdefault(short(row["layer"]) + " (half side)" * row.get("halved", False), {})[row["pass"]] = row
     for layer, found in by_layer.items():
         kernels = dict.fromkeys(row.get("kernel", "-").partition(":")[2] for row in found.values())
         cells = [text for name in passes for text in _cell(found.get(name), peer, wide)]
-        table.add_row(short(layer), "/".join(kernels), *cells)
+        table.add_row(layer, "/".join(kernels), *cells)
     return table
 
 

@@ -74,7 +74,7 @@ def _show_machine(console: Console, head: dict) -> None:
     console.print(
         f"{head['machine']['cpu']}; torch {head['versions']['torch']}; spatialconv {head['versions']['spatialconv']}"
     )
-    console.print(f"peak (best matrix product of torch): {rates}; copying {copy[-1][1] / 1e9:.1f} GB/s from memory")
+    console.print(f"peak of arithmetic: {rates}; copying {copy[-1][1] / 1e9:.1f} GB/s from memory")
     console.print(
         f"threads {settings['threads']}, clock {settings['clock']}, caches {settings['cache']}, "
         f"batch {settings['batch'] or 'of the suite'}, load average {head['load'][0]:.1f}"
@@ -89,7 +89,9 @@ def _draw(console: Console, rows, settings: runner.Settings, head: dict, path: P
         f"{', '.join(settings.suites)}, n{settings.batch or ' of the suite'}, {threads}, "
         f"{head['machine']['cpu']}, torch {head['versions']['torch']}, {head['date'][:10]}"
     )
+    shares = path.with_name(f"{path.stem}-roofline{path.suffix}")
     try:
         console.print(f"picture: {plot.draw(rows, settings.peers[0], path, title).resolve()}", soft_wrap=True)
+        console.print(f"picture: {plot.draw_shares(rows, shares, title).resolve()}", soft_wrap=True)
     except ImportError as error:
         console.print(f"no picture: {error} (extra 'all')")
