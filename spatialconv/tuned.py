@@ -67,8 +67,12 @@ def _read() -> dict[str, str]:
 
 
 def lookup(problem: Problem, context: Context) -> str | None:
-    """The kernel measured to be the fastest, 'backend:kernel', or None."""
-    return _table().get(key(problem, context))
+    """The kernel measured to be the fastest, 'backend:kernel', or None; an activation that was not measured decides
+    nothing."""
+    found = _table().get(key(problem, context))
+    if found is None and getattr(problem, "activation", None) is not None:
+        return _table().get(key(problem.replace(activation=None), context))
+    return found
 
 
 def save(choices: dict[str, str], measured: Iterable[str] = ()) -> bool:

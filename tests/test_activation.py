@@ -11,7 +11,7 @@ from test_honesty import Calls
 from torch.autograd import gradcheck, gradgradcheck
 
 import spatialconv
-from spatialconv import dispatch, nn
+from spatialconv import dispatch, nn, tuned
 from spatialconv.activations import FUNCTIONS, IN_PLACE, SLOPE
 from spatialconv.errors import UnsupportedProblemError
 from spatialconv.problem import ACTIVATIONS, parse
@@ -188,6 +188,15 @@ def test_the_problem_prints_it():
     assert str(problem) == "conv2d n1 ic4 ih5 iw5 oc6 kh3 kw3 bias relu6 f32 nhwc cpu"
     shown = spatialconv.explain(spatialconv.conv2d, torch.ones(1, 4, 5, 5), torch.ones(6, 4, 3, 3), activation="silu")
     assert " silu " in str(shown.problem)
+
+
+def test_the_measured_kernel_of_the_convolution_is_its_too(monkeypatch):
+    problem, context = parse("conv2d n1 ic4 ih5 iw5 oc6 kh3 kw3 relu"), dispatch.current_context("cpu")
+    measured = {tuned.key(problem.replace(activation=None), context): "extension:direct"}
+    monkeypatch.setattr(tuned, "_table", lambda: measured)
+    assert tuned.lookup(problem, context) == "extension:direct"
+    measured[tuned.key(problem, context)] = "extension:gemm"
+    assert tuned.lookup(problem, context) == "extension:gemm"
 
 
 @pytest.mark.parametrize("word", ACTIVATIONS)

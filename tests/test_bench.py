@@ -138,6 +138,7 @@ def cells_of_every_op() -> list[suites.Cell]:
     layers = [suites.parse_line(line) for line in TINY.splitlines()]
     layers.append(suites.parse_line("avg_pool2d n2 ic5 ih9 iw8 kh3 kw2 ph1 pw1 ceil exclude_pad"))
     layers.append(suites.parse_line("adaptive_max_pool2d n2 ic5 ih9 iw8 oh4 ow3"))
+    layers.append(suites.parse_line("n2 ic4 ih9 iw8 oc6 kh3 kw3 ph1 pw1 bias silu"))
     fitted = [suites.fit(layer, 2, dtype, layout, "cpu") for layer in layers if layer for dtype, layout in
               (("f32", "nchw"), ("f32", "nhwc"), ("f64", "nhwc"), ("bf16", "nchw"))]  # fmt: skip
     return [cell for layer in fitted for cell in suites.cells(layer, suites.PASSES)]

@@ -274,7 +274,7 @@ def test_training_mode_folds_nothing():
 
 
 def test_parts_of_what_cannot_be_executed():
-    """Blocks inside a model with a branch on values are folded, and so is a Sequential with such a part, by its order."""
+    """Blocks inside a model with a branch on values are folded; so is a Sequential with such a part, by its order."""
     opaque = Uses(branching)
     model = with_statistics(nn.Sequential(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3), opaque, nn.Conv2d(3, 3, 1), nn.ReLU()))
     outer = with_statistics(Uses(branching, conv=nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.ReLU())))

@@ -17,6 +17,7 @@ from compare import convolution
 from torch import Tensor
 
 from spatialconv import dispatch
+from spatialconv.activations import FUNCTIONS
 from spatialconv.backends.base import DTYPES, Context
 from spatialconv.backends.extension import loader
 from spatialconv.problem import CONV_OPS, Conv2dProblem, parse
@@ -29,6 +30,12 @@ GEOMETRIES = (
     "n1 ic3 ih40 iw41 oc8 kh7 kw7 sh2 sw2 ph3 pw3",
     "n2 ic24 ih15 iw17 oc24 kh5 kw5 ph2 pw2 g24",
     "n1 ic32 ih12 iw12 oc48 kh3 kw3 ph1 pw1 g4",
+)
+# The long ones among the activations, on a short sum and a long one, where the kernel's own arithmetic shows.
+ACTIVATED = tuple(
+    f"{text} {word}"
+    for text in ("n1 ic2 ih12 iw24 oc16", "n1 ic64 ih9 iw9 oc16 kh3 kw3", "n1 ic16 ih9 iw17 oc16 kh3 kw3 g16")
+    for word in ("hardswish", "silu", "gelu")
 )
 IEEE_FACTOR = 4.0
 
@@ -77,12 +84,18 @@ def error(problem: Conv2dProblem, kind: str, result: Tensor) -> float:
 @lru_cache(maxsize=64)
 def truth(problem: Conv2dProblem, kind: str) -> tuple[Tensor, Tensor]:
     first, second = (operand.double() for operand in operands(problem, kind))
-    return convolution(problem, first, second), convolution(problem, first.abs(), second.abs())
+    return torchs(problem, first, second), convolution(problem, first.abs(), second.abs())
+
+
+def torchs(problem: Conv2dProblem, first: Tensor, second: Tensor) -> Tensor:
+    """What torch computes in the operands' dtype, the activation behind the convolution."""
+    output = convolution(problem, first, second)
+    return output if problem.activation is None else FUNCTIONS[problem.activation](output)
 
 
 def torch_error(problem: Conv2dProblem, kind: str, layout: torch.memory_format) -> float:
     first, second = (operand.contiguous(memory_format=layout) for operand in operands(problem, kind))
-    return error(problem, kind, convolution(problem, first, second))
+    return error(problem, kind, torchs(problem, first, second))
 
 
 @lru_cache(maxsize=256)
@@ -94,7 +107,7 @@ def limit(problem: Conv2dProblem, kind: str, tier: str) -> float:
         return max(IEEE_FACTOR * max(torch_error(problem, kind, layout) for layout in layouts), noise(problem))
     first, second = (rounded(operand, tier).double() for operand in operands(problem, kind))
     # Operands rounded to the tier, and then a sum as the ieee tier makes it.
-    return error(problem, kind, convolution(problem, first, second)) + limit(problem, kind, "ieee")
+    return error(problem, kind, torchs(problem, first, second)) + limit(problem, kind, "ieee")
 
 
 def noise(problem: Conv2dProblem) -> float:
@@ -112,7 +125,7 @@ def cases(interpreted: bool) -> list:
         for op in CONV_OPS
         for name in on_cpu(op, interpreted)
         for level in (LEVELS if name.startswith("extension:") else ("",))
-        for text in GEOMETRIES
+        for text in (GEOMETRIES if op != "conv2d" else GEOMETRIES + ACTIVATED)
         for dtype in ("f32", "bf16", "f16")
         if not dispatch.reasons_against(name, parse(f"{op} {text} {dtype}"), context(name, level))
     ]
@@ -125,7 +138,7 @@ def test_a_kernel_stands_in_its_tier(op: str, name: str, level: str, text: str, 
     problem = parse(f"{op} {text} {dtype}")
     kernel = dispatch.kernel(name)
     for layout in ("nchw", "nhwc"):
-        plan = kernel.plan(problem.replace(layout=layout), context(name, level))
+        plan = kernel.whole_plan(problem.replace(layout=layout), context(name, level))
         for kind in INPUTS:
             made = operands(problem, kind)
             result = plan(*made, None) if op == "conv2d" else plan(*made)

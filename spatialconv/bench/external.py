@@ -11,9 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..problem import Problem
-from .onnx_model import build
-from .operands import Operands
 from .peers import PeerUnavailable
 from .timing import Sample
 
@@ -21,14 +18,14 @@ WORKER = Path(__file__).with_name("external_worker.py")
 
 
 class ExternalVariant:
-    """A layer in another runtime, timed in its own process by its own clock, only while this one waits."""
+    """An ONNX model in another runtime, timed in its own process by its own clock, only while this one waits."""
 
-    def __init__(self, runtime: str, problem: Problem, operands: Operands, copies: int, clock: str) -> None:
+    def __init__(self, runtime: str, model: bytes, input: torch.Tensor, copies: int, clock: str) -> None:
         self.runtime, self.clock = runtime, clock
         self.folder = tempfile.TemporaryDirectory(prefix="spatialconv-")
         folder = Path(self.folder.name)
-        (folder / "layer.onnx").write_bytes(build(problem, operands))
-        np.save(folder / "input.npy", operands[0].contiguous().numpy())
+        (folder / "model.onnx").write_bytes(model)
+        np.save(folder / "input.npy", input.contiguous().numpy())
         self.process = subprocess.Popen(
             [sys.executable, str(WORKER), runtime, str(torch.get_num_threads())],
             stdin=subprocess.PIPE,
@@ -36,7 +33,7 @@ class ExternalVariant:
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        files = {"model": "layer.onnx", "input": "input.npy", "output": "output.npy"}
+        files = {"model": "model.onnx", "input": "input.npy", "output": "output.npy"}
         paths = {name: str(folder / file) for name, file in files.items()}
         self.version = self._ask({"do": "open", "copies": copies, **paths})["version"]
         self.result = torch.from_numpy(np.load(folder / "output.npy"))

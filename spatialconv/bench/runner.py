@@ -232,8 +232,9 @@ class Bench:
 
     def _external(self, peer, cell, given, right, rotation, stack) -> timing.Variant:
         from .external import ExternalVariant
+        from .onnx_model import build
 
-        variant = ExternalVariant(peer, cell.problem, given, len(rotation.copies), self.settings.clock)
+        variant = ExternalVariant(peer, build(cell.problem, given), given[0], len(rotation.copies), self.settings.clock)
         stack.callback(variant.close)
         verdict = gate.judge(cell.problem, variant.result, right, check_layout=False)
         if not verdict.passed:
