@@ -54,6 +54,7 @@ struct Running {
 
 // How one call is cut up. A task is one plane (nchw) or one chunk of the channels of an image (nhwc) and a band of
 // its output rows. The last `ring` reduced rows are kept, a power of two; a reduced row has
+// `pixels` runs of `width` values, each run padded to whole vectors.
 struct PoolPlan {
   bool channels_last;
   int64_t chunk, chunks, pixels, width, padded, ring, band, bands, tasks;
