@@ -1,6 +1,6 @@
-// Depthwise convolution in nhwc with a square filter of 3, 5 or 7 taps and stride 1: a filter row's weights and the sums
-// of neighbouring pixels stay in registers while one pixel after the other is loaded once for all taps that read it.
-// Sums come in the order of the taps, as everywhere.
+// Depthwise convolution in nhwc with a square filter of 3, 5 or 7 taps and stride 1: a filter row's weights and the
+// sums of neighbouring pixels stay in registers while one pixel after the other is loaded once for all taps that read
+// it. Sums come in the order of the taps, as everywhere.
 #pragma once
 #include "rows.h"
 

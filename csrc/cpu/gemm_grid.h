@@ -1,7 +1,7 @@
-// nchw without packing: the planes that a band of output rows reads are staged once, with zeros around them and split by
-// stride, so that every tap is one constant offset and neighbouring output positions are neighbours in memory. Output
-// rows are as far apart as staged rows, so a tile runs over the end of a row into the next; what falls between is
-// dropped.
+// nchw without packing: the planes that a band of output rows reads are staged once, with zeros around them and split
+// by stride, so that every tap is one constant offset and neighbouring output positions are neighbours in memory.
+// Output rows are as far apart as staged rows, so a tile runs over the end of a row into the next; what falls between
+// is dropped.
 #pragma once
 #include <cstdint>
 #include <utility>
@@ -14,7 +14,7 @@ namespace spatialconv {
 namespace SPATIALCONV_ISA {
 namespace gemm {
 
-constexpr int64_t kGridBytes = 192 << 10;
+constexpr int64_t kGridBytes = 192 << 10;  // of staged planes, in the second-level cache
 
 // out[i][j] = sum over k < depth of a[i * a_stride + k] * b[offsets[k] + j], in the order of k.
 template <class Compute>
@@ -233,8 +233,10 @@ class Gridded {
   C* staged_;
 };
 
-// Packing costs little where many channels share it.
-inline bool suits_grid(const Correlation& c) { return !c.nhwc && c.taps() > 1 && c.dest_channels <= 32; }
+// Packing costs little where many channels share it, and the planes of many source channels would leave the caches.
+inline bool suits_grid(const Correlation& c) {
+  return !c.nhwc && c.taps() > 1 && c.dest_channels <= 32 && c.source_channels <= 128;
+}
 
 template <class Storage>
 int32_t correlate_grid(const Correlation& c, const void* source, const compute_t<Storage>* filters,
