@@ -73,7 +73,9 @@ _CONV = """
     n1 ic9 ih6 iw17 oc6 kh3 kw3 sh2 sw2 ph1 pw1 g3                 # odd groups, stride
     n1 ic64 ih5 iw5 oc64 kh3 kw3 ph1 pw1 g4                        # groups of whole tiles
     n1 ic34 ih4 iw6 oc38 kh3 kw3 ph1 pw1 g2                        # groups of a tile and a tail
+    n1 ic16 ih6 iw11 oc16 kh3 kw3 ph1 pw1 g4                       # groups of four channels to four, whole vectors
     n1 ic8 ih5 iw6 oc12 g4                                         # 1x1 groups
+    n1 ic512 ih3 iw5 oc3 kh2 kw2                                   # pixels a multiple of 2 KB apart
     n2 ic5 ih7 iw9 oc5 kh3 kw3 ph1 pw1 g5                          # depthwise, odd
     n1 ic8 ih9 iw8 oc8 kh3 kw3 ph1 pw1 g8                          # depthwise, one vector of channels
     n1 ic16 ih5 iw16 oc16 kh3 kw3 ph1 pw1 g16                      # depthwise, whole vectors
@@ -81,6 +83,10 @@ _CONV = """
     n2 ic6 ih11 iw13 oc6 kh3 kw3 sh2 sw2 ph1 pw1 g6                # depthwise, stride
     n1 ic4 ih9 iw35 oc4 kh5 kw5 ph2 pw2 g4                         # depthwise, 5x5
     n1 ic18 ih14 iw14 oc18 kh7 kw7 ph3 pw3 g18                     # depthwise, 7x7
+    n1 ic16 ih6 iw14 oc16 kh5 kw5 ph2 pw2 g16                      # depthwise, 5x5, whole vectors, rows of 14
+    n1 ic16 ih5 iw19 oc16 kh7 kw7 ph3 pw3 g16                      # depthwise, 7x7, whole vectors, a tail
+    n2 ic3 ih14 iw13 oc3 kh13 kw13 ph6 pw6 g3                      # depthwise, a large kernel
+    n1 ic2 ih6 iw7 oc2 kh9 kw11 ph4 pw5 g2                         # depthwise, a kernel larger than the image
     n1 ic3 ih12 iw10 oc9 kh3 kw3 ph1 pw1 g3                        # depthwise, 3 outputs a channel
     n1 ic17 ih6 iw7 oc34 kh3 kw3 sh2 sw1 ph1 pw1 g17               # depthwise, 2 outputs a channel, unequal stride
     n1 ic4 ih12 iw13 oc8 kh3 kw3 ph2 pw2 dh2 dw2 g4                # depthwise, dilation

@@ -2,6 +2,7 @@
 #include "avg_pool_grad.h"
 #include "kernel.h"
 #include "pool_pixels.h"
+#include "pool_rows.h"
 
 namespace spatialconv {
 namespace SPATIALCONV_ISA {

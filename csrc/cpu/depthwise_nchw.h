@@ -194,14 +194,16 @@ int32_t depthwise_forward_nchw(const Conv2d& p, const Buffers& buffers) {
 
 template <class Storage>
 int64_t depthwise_forward_nchw_workspace(const Conv2d& p, int64_t threads) {
-  const WindowPass<Storage> pass = forward_pass<Storage>(p, Buffers{nullptr, nullptr, nullptr, nullptr, nullptr, threads, 0});
+  const Buffers nothing{nullptr, nullptr, nullptr, nullptr, nullptr, threads, 0};
+  const WindowPass<Storage> pass = forward_pass<Storage>(p, nothing);
   if (pass.method != Method::none) return pass.slot() * positive_threads(threads);
   return ForwardPlan<compute_t<Storage>>(p, threads).slot * positive_threads(threads);
 }
 
 template <class Storage>
 int64_t depthwise_grad_input_nchw_workspace(const Conv2d& p, int64_t threads) {
-  const WindowPass<Storage> pass = grad_input_pass<Storage>(p, Buffers{nullptr, nullptr, nullptr, nullptr, nullptr, threads, 0});
+  const Buffers nothing{nullptr, nullptr, nullptr, nullptr, nullptr, threads, 0};
+  const WindowPass<Storage> pass = grad_input_pass<Storage>(p, nothing);
   if (pass.method != Method::none) return pass.slot() * positive_threads(threads);
   return InputGradPlan<compute_t<Storage>>(p, threads).slot * positive_threads(threads);
 }

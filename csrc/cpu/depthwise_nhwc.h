@@ -2,6 +2,7 @@
 // the work split over rows and channel chunks.
 #pragma once
 #include "depthwise_pixel.h"
+#include "depthwise_slide.h"
 
 namespace spatialconv {
 namespace SPATIALCONV_ISA {
@@ -21,8 +22,10 @@ int64_t tap_weights_size(const Conv2d& p) {
   return p.kh * p.kw * (p.oc / p.ic) * round_up(p.ic, kLanes<Compute>);
 }
 
+// `turned`: the taps in reverse order.
 template <class Storage>
-int32_t relay_weights(const Conv2d& p, const Buffers& buffers, const TapWeights<compute_t<Storage>>& to) {
+int32_t relay_weights(const Conv2d& p, const Buffers& buffers, const TapWeights<compute_t<Storage>>& to,
+                      bool turned = false) {
   constexpr int64_t kChunk = 256;
   const Storage* weight = static_cast<const Storage*>(buffers.w);
   return parallel_for(ceil_div(to.padded, kChunk), 8, [&](int64_t begin, int64_t end) {
@@ -32,7 +35,8 @@ int32_t relay_weights(const Conv2d& p, const Buffers& buffers, const TapWeights<
         compute_t<Storage>* out = to.data + j * to.padded + ic;
         for (int64_t kh = 0; kh < p.kh; ++kh) {
           for (int64_t kw = 0; kw < p.kw; ++kw, out += to.per_input * to.padded) {
-            *out = widen(w[kh * p.w_stride[2] + kw * p.w_stride[3]]);
+            const int64_t h = turned ? p.kh - 1 - kh : kh, c = turned ? p.kw - 1 - kw : kw;
+            *out = widen(w[h * p.w_stride[2] + c * p.w_stride[3]]);
           }
         }
       }
@@ -122,11 +126,25 @@ void forward_row(const Conv2d& p, const TapWeights<compute_t<Storage>>& weights,
   }
 }
 
+// One row of a stride-1 sum by sliding: `top` and `left` are the padding of `source`, `weights` the filter in the order
+// in which its taps read ascending rows and columns.
+template <class C>
+void slide_source_row(const TapWeights<C>& weights, const C* zeros, const C* source, const int64_t* stride,
+                      int64_t height, int64_t width, int64_t top, int64_t left, int64_t row, int64_t taps,
+                      int64_t channel, int64_t channels, const C* bias, C* out, int64_t out_step, int64_t columns) {
+  const int64_t first = row - top;
+  const SlideBlock<C> block{source + first * stride[2] - left * stride[3], stride[2], stride[3],
+                            clamped(-first, 0, taps), clamped(height - first, 0, taps), -left, width, zeros,
+                            weights.data + channel, weights.padded, channels, bias, out, out_step};
+  slide_row(block, taps, columns);
+}
+
 template <class Storage>
 int32_t depthwise_forward_nhwc(const Conv2d& p, const Buffers& buffers) {
   using C = compute_t<Storage>;
   const RowPlan plan = row_plan<C>(p, p.oh, buffers.threads);
   const int64_t per_input = p.oc / p.ic;
+  const bool slides = suits_slide<Storage>(p, p.ow, plan.chunk);
   const TapWeights<C> weights{static_cast<C*>(buffers.workspace), per_input, round_up(p.ic, kLanes<C>)};
   if (const int32_t error = relay_weights<Storage>(p, buffers, weights)) return error;
   char* slots = static_cast<char*>(buffers.workspace) + lines_of<C>(tap_weights_size<C>(p));
@@ -145,6 +163,13 @@ int32_t depthwise_forward_nhwc(const Conv2d& p, const Buffers& buffers) {
         if (given_bias != nullptr) {
           for (int64_t c = 0; c < channels; ++c) tables.bias[c] = widen(given_bias[(channel + c) * per_input + j]);
           bias = tables.bias;
+        }
+        if constexpr (std::is_same_v<Storage, C>) {
+          if (slides) {
+            slide_source_row<C>(weights, tables.zeros, x, p.x_stride, p.ih, p.iw, p.ph, p.pw, oh, p.kh, channel,
+                                channels, bias, y, p.y_stride[3], p.ow);
+            continue;
+          }
         }
         if (per_input == 1) {
           forward_row<Storage, Channels::paired>(p, weights, tables, x, oh, channel, channels, 0, bias, y);
@@ -221,8 +246,9 @@ int32_t depthwise_grad_input_nhwc(const Conv2d& p, const Buffers& buffers) {
   using C = compute_t<Storage>;
   const RowPlan plan = row_plan<C>(p, p.ih, buffers.threads);
   const int64_t per_input = p.oc / p.ic;
+  const bool slides = suits_slide<Storage>(p, p.iw, plan.chunk);
   const TapWeights<C> weights{static_cast<C*>(buffers.workspace), per_input, round_up(p.ic, kLanes<C>)};
-  if (const int32_t error = relay_weights<Storage>(p, buffers, weights)) return error;
+  if (const int32_t error = relay_weights<Storage>(p, buffers, weights, slides)) return error;
   char* slots = static_cast<char*>(buffers.workspace) + lines_of<C>(tap_weights_size<C>(p));
   const int64_t slot = PixelTables<Storage>::bytes(p);
   return for_each_slab(plan.tasks, buffers.threads, [&](int64_t slab, int64_t begin, int64_t end) {
@@ -233,6 +259,13 @@ int32_t depthwise_grad_input_nhwc(const Conv2d& p, const Buffers& buffers) {
       const int64_t channels = smaller(plan.chunk, p.ic - channel);
       const Storage* y = static_cast<const Storage*>(buffers.y) + n * p.y_stride[0] + channel * per_input;
       Storage* x = static_cast<Storage*>(buffers.x) + n * p.x_stride[0] + ih * p.x_stride[2] + channel;
+      if constexpr (std::is_same_v<Storage, C>) {
+        if (slides) {
+          slide_source_row<C>(weights, tables.zeros, y, p.y_stride, p.oh, p.ow, p.kh - 1 - p.ph, p.kw - 1 - p.pw, ih,
+                              p.kh, channel, channels, nullptr, x, p.x_stride[3], p.iw);
+          continue;
+        }
+      }
       if (per_input == 1) {
         grad_input_row<Storage, Channels::paired>(p, weights, tables, y, ih, channel, channels, x);
       } else {

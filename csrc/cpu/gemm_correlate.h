@@ -5,6 +5,7 @@
 
 #include "../common/parallel.h"
 #include "gemm_band.h"
+#include "gemm_grid.h"
 #include "gemm_source.h"
 #include "gemm_store.h"
 #include "gemm_weights.h"
@@ -53,6 +54,7 @@ int64_t correlate_workspace(const Correlation& c, int64_t threads) {
   if (c.pixels() == 0 || c.taps() == 0) return 0;
   const int64_t filters = round_up(packed_weight_size<compute_t<Storage>>(c), 64);
   if (suits_bands(c)) return (filters + threads * BandPlan<Storage>(c, threads).slab_size) * sizeof(compute_t<Storage>);
+  if (suits_grid(c)) return (filters + threads * GridPlan<Storage>(c, threads).slab_size) * sizeof(compute_t<Storage>);
   return (filters + threads * Plan<Storage>(c, threads).slab_size) * sizeof(compute_t<Storage>);
 }
 
@@ -186,6 +188,10 @@ int32_t correlate(const Correlation& c, const void* source, const void* w, bool 
     slabs += round_up(packed_weight_size<C>(c), 64);
   }
   if (suits_bands(c)) return correlate_bands<Storage>(c, source, work.filters, dest, bias, slabs, threads);
+  if (suits_grid(c)) {
+    const int64_t group = work.filter_block == 0 ? c.weight_group : plan.filters * work.filter_block;
+    return correlate_grid<Storage>(c, source, work.filters, group, work.filter_pitch, dest, bias, slabs, threads);
+  }
   return parallel_for(threads, 1, [&](int64_t begin, int64_t end) {
     for (int64_t slab = begin; slab < end; ++slab) {
       work.run(plan.tasks * slab / threads, plan.tasks * (slab + 1) / threads, slabs + slab * plan.slab_size);

@@ -2,6 +2,7 @@
 #include "kernel.h"
 #include "max_pool_scatter.h"
 #include "pool_pixels.h"
+#include "pool_rows.h"
 
 namespace spatialconv {
 namespace SPATIALCONV_ISA {

@@ -1,8 +1,9 @@
 // Pooling in nhwc straight from memory: a few vectors of channels of one output pixel in registers. For windows that
-// overlap little; where they overlap much, reducing every row once (pool_rows.h) saves more loads than its buffers cost.
-// Rows of a window are reduced first and then joined, as pool_rows.h does it, so both give the same sums.
+// overlap little; where they overlap much, reducing every row once (pool_rows.h) saves more loads than its buffers
+// cost. Rows of a window are reduced first and then joined, as pool_rows.h does it, so both give the same sums.
 #pragma once
-#include "pool_rows.h"
+#include "../common/window.h"
+#include "pool_reduce.h"
 
 namespace spatialconv {
 namespace SPATIALCONV_ISA {

@@ -3,57 +3,15 @@
 // Taking rows and columns in ascending order keeps torch's choice among ties (the first) and among NaNs (the last).
 #pragma once
 #include "../common/window.h"
-#include "rows.h"
+#include "pool_reduce.h"
 
 namespace spatialconv {
 namespace SPATIALCONV_ISA {
 namespace {
 
-enum class Reduce { max, max_index, sum };
-
-template <class Compute>
-struct index_vector {
-  typedef lane_int<Compute> type __attribute__((vector_size(kVectorBytes)));
-};
-template <class Compute>
-using ivec = typename index_vector<Compute>::type;
-
-template <class Compute>
-SC_INLINE ivec<Compute> load_index(const lane_int<Compute>* p) {
-  ivec<Compute> v;
-  std::memcpy(&v, p, sizeof v);
-  return v;
-}
-template <class Compute>
-SC_INLINE void store_index(lane_int<Compute>* p, ivec<Compute> v) {
-  std::memcpy(p, &v, sizeof v);
-}
-
-template <Reduce kind, class Compute>
-constexpr Compute neutral() {
-  return kind == Reduce::sum ? Compute{0} : -std::numeric_limits<Compute>::infinity();
-}
-
-template <Reduce kind, class Compute>
-struct Running {
-  vec<Compute> value;
-  ivec<Compute> index;
-
-  SC_INLINE void take(vec<Compute> v, ivec<Compute> at) {
-    if constexpr (kind == Reduce::sum) {
-      value = value + v;
-    } else if constexpr (kind == Reduce::max) {
-      value = max_or_nan(value, v);
-    } else {
-      const auto wins = (v > value) | (v != v);
-      value = wins ? v : value;
-      index = wins ? at : index;
-    }
-  }
-};
-
 // How one call is cut up. A task is one plane (nchw) or one chunk of the channels of an image (nhwc) and a band of
 // its output rows. The last `ring` reduced rows are kept, a power of two; a reduced row has
+// `pixels` runs of `width` values, each run padded to whole vectors.
 struct PoolPlan {
   bool channels_last;
   int64_t chunk, chunks, pixels, width, padded, ring, band, bands, tasks;

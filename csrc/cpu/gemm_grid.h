@@ -1,0 +1,257 @@
+// nchw without packing: the planes that a band of output rows reads are staged once, with zeros around them and split
+// by stride, so that every tap is one constant offset and neighbouring output positions are neighbours in memory.
+// Output rows are as far apart as staged rows, so a tile runs over the end of a row into the next; what falls between
+// is dropped.
+#pragma once
+#include <cstdint>
+#include <utility>
+
+#include "../common/parallel.h"
+#include "gemm_store.h"
+#include "gemm_weights.h"
+
+namespace spatialconv {
+namespace SPATIALCONV_ISA {
+namespace gemm {
+
+constexpr int64_t kGridBytes = 192 << 10;  // of staged planes, in the second-level cache
+
+// out[i][j] = sum over k < depth of a[i * a_stride + k] * b[offsets[k] + j], in the order of k.
+template <class Compute>
+struct GridCall {
+  int64_t depth;
+  const Compute* a;
+  int64_t a_stride;
+  const Compute* b;
+  const int64_t* offsets;
+  Compute* out;
+  int64_t out_stride;
+};
+
+template <class Compute, int rows, int vectors>
+void grid_tile(const GridCall<Compute>& call) {
+  constexpr int lanes = kLanes<Compute>;
+  const int64_t a_stride = call.a_stride, depth = call.depth;
+  const int64_t* offsets = call.offsets;
+  const Compute* a = call.a;
+  vec<Compute> sum[rows][vectors];
+  SC_UNROLL for (int i = 0; i < rows; ++i) {
+    SC_UNROLL for (int j = 0; j < vectors; ++j) sum[i][j] = zero<Compute>();
+  }
+  for (int64_t k = 0; k < depth; ++k, ++a) {
+    const Compute* b = call.b + offsets[k];
+    vec<Compute> right[vectors];
+    SC_UNROLL for (int j = 0; j < vectors; ++j) right[j] = load(b + j * lanes);
+    SC_UNROLL for (int i = 0; i < rows; ++i) {
+      const vec<Compute> left = broadcast(a[i * a_stride]);
+      SC_UNROLL for (int j = 0; j < vectors; ++j) sum[i][j] = fma(left, right[j], sum[i][j]);
+    }
+  }
+  SC_UNROLL for (int i = 0; i < rows; ++i) {
+    SC_UNROLL for (int j = 0; j < vectors; ++j) store(call.out + i * call.out_stride + j * lanes, sum[i][j]);
+  }
+}
+
+template <class Compute, int vectors, int... index>
+void grid_tile_of(int64_t rows, const GridCall<Compute>& call, std::integer_sequence<int, index...>) {
+  static constexpr void (*tiles[])(const GridCall<Compute>&) = {grid_tile<Compute, index + 1, vectors>...};
+  tiles[rows - 1](call);
+}
+
+// One axis: tap j reads, for grid position b, position b + shift(j) of phase phase(j), where position s of phase r is
+// source coordinate (s + low) * stride + r.
+struct GridAxis {
+  const Axis& axis;
+  int64_t low, halo;
+
+  explicit GridAxis(const Axis& of) : axis(of) {
+    const int64_t first = floor_div(at(0), axis.stride), last = floor_div(at(axis.taps - 1), axis.stride);
+    low = smaller(first, last);
+    halo = larger(first, last) - low;
+  }
+  int64_t at(int64_t j) const { return axis.offset + j * axis.offset_step; }
+  int64_t shift(int64_t j) const { return floor_div(at(j), axis.stride) - low; }
+  int64_t phase(int64_t j) const { return at(j) - floor_div(at(j), axis.stride) * axis.stride; }
+  bool uses(int64_t phase_index) const {
+    for (int64_t j = 0; j < axis.taps; ++j) {
+      if (phase(j) == phase_index) return true;
+    }
+    return false;
+  }
+};
+
+template <class Storage>
+struct GridPlan {
+  using C = compute_t<Storage>;
+  GridAxis h, w;
+  int64_t pitch, band, bands, phase_size, plane_size, tasks, table_size, slab_size;
+
+  GridPlan(const Correlation& c, int64_t threads) : h(c.h), w(c.w) {
+    const int64_t phases = c.h.stride * c.w.stride;
+    pitch = c.w.count + w.halo;
+    const int64_t row_bytes = c.source_channels * phases * pitch * int64_t(sizeof(C));
+    band = clamped(kGridBytes / row_bytes - h.halo, larger(1, h.halo), c.h.count);
+    band = smaller(band, ceil_div(c.h.count, smaller(c.h.count, ceil_div(threads, c.images * c.groups))));
+    bands = ceil_div(c.h.count, band);
+    band = ceil_div(c.h.count, bands);
+    bands = ceil_div(c.h.count, band);
+    phase_size = (band + h.halo) * pitch;
+    plane_size = packed_pitch<C>(phases * phase_size);
+    tasks = c.images * bands * c.groups;
+    table_size = round_up(c.depth() * int64_t(sizeof(int64_t)) / int64_t(sizeof(C)) + 16, 64);
+    slab_size = table_size + round_up(c.source_channels * plane_size + 2 * kTileColumns<C>, 64);
+  }
+};
+
+template <class Storage>
+class Gridded {
+ public:
+  using C = compute_t<Storage>;
+
+  // Row r of a group's filters is at filters + group * filter_group + r * filter_pitch.
+  Gridded(const Correlation& correlation, const GridPlan<Storage>& plan, const void* source, void* dest,
+          const void* bias, const C* filters, int64_t filter_group, int64_t filter_pitch, C* memory)
+      : c_(correlation),
+        plan_(plan),
+        source_(static_cast<const Storage*>(source)),
+        dest_(static_cast<Storage*>(dest)),
+        bias_(static_cast<const Storage*>(bias)),
+        filters_(filters),
+        filter_group_(filter_group),
+        filter_pitch_(filter_pitch),
+        offsets_(reinterpret_cast<int64_t*>(memory)),
+        staged_(memory + plan.table_size) {
+    const int64_t taps = c_.taps();
+    for (int64_t k = 0; k < c_.depth(); ++k) {
+      const int64_t tap = c_.tap_major ? k / c_.source_channels : k % taps;
+      const int64_t channel = c_.tap_major ? k % c_.source_channels : k / taps;
+      const int64_t h = tap / c_.w.taps, w = tap % c_.w.taps;
+      offsets_[k] = channel * plan.plane_size +
+                    (plan.h.phase(h) * c_.w.stride + plan.w.phase(w)) * plan.phase_size +
+                    plan.h.shift(h) * plan.pitch + plan.w.shift(w);
+    }
+  }
+
+  void run(int64_t begin, int64_t end) {
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t group = task % c_.groups, part = task / c_.groups;
+      const int64_t image = part / plan_.bands, first = part % plan_.bands * plan_.band;
+      const int64_t last = smaller(first + plan_.band, c_.h.count);
+      const Storage* planes =
+          source_ + image * c_.source.image + group * c_.source_channels * c_.source.channel;
+      for (int64_t channel = 0; channel < c_.source_channels; ++channel) {
+        stage(planes + channel * c_.source.channel, first, last, staged_ + channel * plan_.plane_size);
+      }
+      // Blocks of like height: a short one is slow.
+      int64_t blocks = ceil_div(c_.dest_channels, kTileRows);
+      for (int64_t row = 0; row < c_.dest_channels; --blocks) {
+        const int64_t rows = ceil_div(c_.dest_channels - row, blocks);
+        multiply(image, first, last, group, row, rows);
+        row += rows;
+      }
+    }
+  }
+
+ private:
+  // Ascending in memory, since a copy spills past its end.
+  void stage(const Storage* plane, int64_t first, int64_t last, C* to) const {
+    for (int64_t ph = 0; ph < c_.h.stride; ++ph) {
+      for (int64_t pw = 0; pw < c_.w.stride; ++pw, to += plan_.phase_size) {
+        if (!plan_.h.uses(ph) || !plan_.w.uses(pw)) continue;
+        const int64_t left = plan_.w.low * c_.w.stride + pw;
+        const int64_t begin = clamped(ceil_div(-left, c_.w.stride), 0, plan_.pitch);
+        const int64_t end = clamped(ceil_div(c_.w.source - left, c_.w.stride), begin, plan_.pitch);
+        C* row = to;
+        for (int64_t r = 0; r < last - first + plan_.h.halo; ++r, row += plan_.pitch) {
+          const int64_t h = (first + r + plan_.h.low) * c_.h.stride + ph;
+          if (h < 0 || h >= c_.h.source) {
+            zero_spilling(row, plan_.pitch);
+            continue;
+          }
+          if (begin > 0) zero_spilling(row, begin);
+          if (end > begin) {
+            copy_strided_spilling(row + begin, plane + h * c_.source.row + left + begin * c_.w.stride, c_.w.stride,
+                                  end - begin);
+          }
+          if (end < plan_.pitch) zero_spilling(row + end, plan_.pitch - end);
+        }
+      }
+    }
+  }
+
+  void multiply(int64_t image, int64_t first, int64_t last, int64_t group, int64_t row, int64_t rows) const {
+    constexpr int64_t width = kTileColumns<C>;
+    alignas(64) C sums[kTileRows * width];
+    const int64_t channel = group * c_.dest_channels + row;
+    const Storage* added = bias_ != nullptr ? bias_ + channel : nullptr;
+    const bool direct = std::is_same_v<Storage, C> && added == nullptr && c_.w.spacing == 1;
+    Storage* out = dest_ + channel * c_.dest.channel;
+    GridCall<C> call{c_.depth(), filters_ + group * filter_group_ + row * filter_pitch_, filter_pitch_,
+                     nullptr,    offsets_, sums, width};
+    const int64_t positions = (last - first) * plan_.pitch - plan_.w.halo;
+    int64_t h = first, w = 0;
+    for (int64_t q = 0; q < positions; q += width) {
+      const bool narrow = positions - q <= kLanes<C>;
+      const int64_t columns = narrow ? kLanes<C> : width;
+      call.b = staged_ + q;
+      const bool whole = direct && w + columns <= c_.w.count;
+      if (whole) {
+        call.out = reinterpret_cast<C*>(out + image * c_.dest.image + (c_.h.origin + h * c_.h.spacing) * c_.dest.row +
+                                        c_.w.origin + w);
+        call.out_stride = c_.dest.channel;
+      } else {
+        call.out = sums;
+        call.out_stride = width;
+      }
+      if (narrow) {
+        grid_tile_of<C, 1>(rows, call, std::make_integer_sequence<int, kTileRows>{});
+      } else {
+        grid_tile_of<C, 2>(rows, call, std::make_integer_sequence<int, kTileRows>{});
+      }
+      // On to where the next tile begins, storing the pieces of rows on the way.
+      for (int64_t done = 0; done < width;) {
+        const int64_t step = smaller(width - done, plan_.pitch - w);
+        const int64_t wanted = smaller(step, c_.w.count - w);
+        if (!whole && wanted > 0 && h < last) {
+          store_lines(c_, out, added, (image * c_.h.count + h) * c_.w.count + w, rows, wanted, sums + done);
+        }
+        done += step;
+        w += step;
+        if (w == plan_.pitch) w = 0, ++h;
+      }
+    }
+  }
+
+  const Correlation& c_;
+  const GridPlan<Storage>& plan_;
+  const Storage* source_;
+  Storage* dest_;
+  const Storage* bias_;
+  const C* filters_;
+  const int64_t filter_group_, filter_pitch_;
+  int64_t* offsets_;
+  C* staged_;
+};
+
+// Packing costs little where many channels share it, and the planes of many source channels would leave the caches.
+inline bool suits_grid(const Correlation& c) {
+  return !c.nhwc && c.taps() > 1 && c.dest_channels <= 32 && c.source_channels <= 128;
+}
+
+template <class Storage>
+int32_t correlate_grid(const Correlation& c, const void* source, const compute_t<Storage>* filters,
+                       int64_t filter_group, int64_t filter_pitch, void* dest, const void* bias,
+                       compute_t<Storage>* slabs, int64_t threads) {
+  const GridPlan<Storage> plan(c, threads);
+  return parallel_for(threads, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t slab = begin; slab < end; ++slab) {
+      Gridded<Storage> work(c, plan, source, dest, bias, filters, filter_group, filter_pitch,
+                            slabs + slab * plan.slab_size);
+      work.run(plan.tasks * slab / threads, plan.tasks * (slab + 1) / threads);
+    }
+  });
+}
+
+}  // namespace gemm
+}  // namespace SPATIALCONV_ISA
+}  // namespace spatialconv
