@@ -10,9 +10,9 @@
 namespace spatialconv {
 namespace SPATIALCONV_ISA {
 
-// What is done to the finished sums of a channel.
+// What is done to the finished sums of a plane.
 template <class Compute>
-struct Finish {
+struct PlaneFinish {
   Compute bias;
   Activation activation;
 };

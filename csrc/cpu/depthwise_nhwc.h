@@ -131,11 +131,12 @@ void forward_row(const Conv2d& p, const TapWeights<compute_t<Storage>>& weights,
 template <class C>
 void slide_source_row(const TapWeights<C>& weights, const C* zeros, const C* source, const int64_t* stride,
                       int64_t height, int64_t width, int64_t top, int64_t left, int64_t row, int64_t taps,
-                      int64_t channel, int64_t channels, const C* bias, C* out, int64_t out_step, int64_t columns) {
+                      int64_t channel, int64_t channels, const C* bias, Activation activation, C* out,
+                      int64_t out_step, int64_t columns) {
   const int64_t first = row - top;
   const SlideBlock<C> block{source + first * stride[2] - left * stride[3], stride[2], stride[3],
                             clamped(-first, 0, taps), clamped(height - first, 0, taps), -left, width, zeros,
-                            weights.data + channel, weights.padded, channels, bias, out, out_step};
+                            weights.data + channel, weights.padded, channels, bias, activation, out, out_step};
   slide_row(block, taps, columns);
 }
 
@@ -167,7 +168,7 @@ int32_t depthwise_forward_nhwc(const Conv2d& p, const Buffers& buffers) {
         if constexpr (std::is_same_v<Storage, C>) {
           if (slides) {
             slide_source_row<C>(weights, tables.zeros, x, p.x_stride, p.ih, p.iw, p.ph, p.pw, oh, p.kh, channel,
-                                channels, bias, y, p.y_stride[3], p.ow);
+                                channels, bias, p.activation, y, p.y_stride[3], p.ow);
             continue;
           }
         }
@@ -262,7 +263,7 @@ int32_t depthwise_grad_input_nhwc(const Conv2d& p, const Buffers& buffers) {
       if constexpr (std::is_same_v<Storage, C>) {
         if (slides) {
           slide_source_row<C>(weights, tables.zeros, y, p.y_stride, p.oh, p.ow, p.kh - 1 - p.ph, p.kw - 1 - p.pw, ih,
-                              p.kh, channel, channels, nullptr, x, p.x_stride[3], p.iw);
+                              p.kh, channel, channels, nullptr, Activation::none, x, p.x_stride[3], p.iw);
           continue;
         }
       }

@@ -44,7 +44,7 @@ struct ThreeTaps {
 
 template <class Storage, int kStride, int kRows, bool kInside, bool kActivated>
 SC_INLINE void nine_block(const NinePlane& p, const ThreeTaps<Storage, kStride, kInside>& taps, const Storage* plane,
-                          const vec<compute_t<Storage>>* w, const Finish<compute_t<Storage>>& finish, int64_t oh,
+                          const vec<compute_t<Storage>>* w, const PlaneFinish<compute_t<Storage>>& finish, int64_t oh,
                           int64_t ow, Storage* out) {
   using C = compute_t<Storage>;
   vec<C> sum[kRows];
@@ -72,8 +72,9 @@ SC_INLINE void nine_block(const NinePlane& p, const ThreeTaps<Storage, kStride, 
 // A vector of outputs of the rows [begin, end).
 template <class Storage, int kStride, bool kInside, bool kActivated>
 __attribute__((noinline)) void nine_column(const NinePlane& problem, const Storage* plane,
-                                           const compute_t<Storage>* filter, const Finish<compute_t<Storage>>& finish,
-                                           int64_t begin, int64_t end, int64_t ow, Storage* out) {
+                                           const compute_t<Storage>* filter,
+                                           const PlaneFinish<compute_t<Storage>>& finish, int64_t begin, int64_t end,
+                                           int64_t ow, Storage* out) {
   using C = compute_t<Storage>;
   const NinePlane p = problem;
   const ThreeTaps<Storage, kStride, kInside> taps(ow * kStride - p.left, p.width);
@@ -94,7 +95,7 @@ __attribute__((noinline)) void nine_column(const NinePlane& problem, const Stora
 // Output rows [begin, end) of a plane, as many at a time as stay in the first-level cache.
 template <class Storage, int kStride>
 void nine_taps(const NinePlane& p, const Storage* plane, const compute_t<Storage>* filter,
-               const Finish<compute_t<Storage>>& finish, int64_t begin, int64_t end, Storage* out) {
+               const PlaneFinish<compute_t<Storage>>& finish, int64_t begin, int64_t end, Storage* out) {
   const bool activated = finish.activation != Activation::none;
   constexpr int64_t kL = kLanes<compute_t<Storage>>, kReach = kStride == 1 ? kL + 2 : 2 * kL + 2, kRows = 32;
   for (int64_t first = begin; first < end; first += kRows) {
@@ -102,9 +103,11 @@ void nine_taps(const NinePlane& p, const Storage* plane, const compute_t<Storage
     for (int64_t c = 0; c < p.columns; c += kL) {
       const int64_t ow = smaller(c, larger(p.columns - kL, 0)), column = ow * kStride - p.left;
       const bool inside = column >= 0 && column + kReach <= p.width;
-      const auto plain = inside ? nine_column<Storage, kStride, true, false> : nine_column<Storage, kStride, false, false>;
-      const auto finished = inside ? nine_column<Storage, kStride, true, true> : nine_column<Storage, kStride, false, true>;
-      (activated ? finished : plain)(p, plane, filter, finish, first, last, ow, out);
+      const auto run = inside ? (activated ? nine_column<Storage, kStride, true, true>
+                                           : nine_column<Storage, kStride, true, false>)
+                              : (activated ? nine_column<Storage, kStride, false, true>
+                                           : nine_column<Storage, kStride, false, false>);
+      run(p, plane, filter, finish, first, last, ow, out);
     }
   }
 }

@@ -22,7 +22,7 @@ struct SharedPlane {
   int64_t pitch, height, top;
   const C* weights;
   int64_t kh, kw;
-  Finish<C> finish;
+  PlaneFinish<C> finish;
   int64_t out_rows, columns;
   C* out;
   int64_t out_pitch;

@@ -2,6 +2,7 @@
 // sums of neighbouring pixels stay in registers while one pixel after the other is loaded once for all taps that read
 // it. Sums come in the order of the taps, as everywhere.
 #pragma once
+#include "activation.h"
 #include "rows.h"
 
 namespace spatialconv {
@@ -20,11 +21,12 @@ struct SlideBlock {
   const C* weights;  // [tap][weight_pitch]
   int64_t weight_pitch, channels;
   const C* bias;  // null: none
+  Activation activation;
   C* out;
   int64_t out_step;
 };
 
-template <class C, int kTaps, int kColumns, bool kInside>
+template <class C, int kTaps, int kColumns, bool kInside, bool kActivated>
 __attribute__((noinline)) void slide_block(const SlideBlock<C>& block) {
   constexpr int kL = kLanes<C>;
   const SlideBlock<C> b = block;
@@ -45,20 +47,29 @@ __attribute__((noinline)) void slide_block(const SlideBlock<C>& block) {
       }
     }
     const vec<C> added = b.bias == nullptr ? zero<C>() : load(b.bias + c);
+    if constexpr (kActivated) {
+      SC_UNROLL for (int j = 0; j < kColumns; ++j) sum[j] += added;
+      activate<C>(b.activation, sum);
+    }
     SC_UNROLL for (int j = 0; j < kColumns; ++j) {
-      store(b.out + j * b.out_step + c, b.bias == nullptr ? sum[j] : sum[j] + added);
+      store(b.out + j * b.out_step + c, kActivated || b.bias == nullptr ? sum[j] : sum[j] + added);
     }
   }
 }
 
+template <class C, int kTaps, int kColumns, bool kActivated>
+void slide_columns(const SlideBlock<C>& b) {
+  const bool inside = b.before >= 0 && b.before + kColumns + kTaps - 1 <= b.width;
+  inside ? slide_block<C, kTaps, kColumns, true, kActivated>(b) : slide_block<C, kTaps, kColumns, false, kActivated>(b);
+}
+
 template <class C, int kTaps>
 void slide_taps(const SlideBlock<C>& b, bool sevens) {
-  const int64_t reach = (sevens ? 7 : kSlideColumns) + kTaps - 1;
-  const bool inside = b.before >= 0 && b.before + reach <= b.width;
-  const auto run = sevens ? (inside ? slide_block<C, kTaps, 7, true> : slide_block<C, kTaps, 7, false>)
-                          : (inside ? slide_block<C, kTaps, kSlideColumns, true>
-                                    : slide_block<C, kTaps, kSlideColumns, false>);
-  run(b);
+  if (b.activation == Activation::none) {
+    sevens ? slide_columns<C, kTaps, 7, false>(b) : slide_columns<C, kTaps, kSlideColumns, false>(b);
+  } else {
+    sevens ? slide_columns<C, kTaps, 7, true>(b) : slide_columns<C, kTaps, kSlideColumns, true>(b);
+  }
 }
 
 // A row of outputs; `b` describes its first block.

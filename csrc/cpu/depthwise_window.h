@@ -149,7 +149,7 @@ class WindowPlanes {
     const Storage* source;
     Storage* dest;
     int64_t first, last;
-    Finish<C> finish;
+    PlaneFinish<C> finish;
   };
 
   // Tasks are asked for one after the other. Reads the filter of the task's plane, too.

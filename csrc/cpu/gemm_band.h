@@ -1,5 +1,6 @@
-// nhwc without packing: a tile of neighbouring pixels of one output row reads its source values where they lie. Where a filter reaches past the image, or pixels lie a multiple of 2 KB apart, the rows
-// that a band of output rows reads are first copied once, with zeros around them.
+// nhwc without packing: a tile of neighbouring pixels of one output row reads its source values where they lie. Where a
+// filter reaches past the image, or pixels lie a multiple of 2 KB apart, the rows that a band of output rows reads are
+// first copied once, with zeros around them.
 #pragma once
 #include <cstdint>
 
@@ -184,7 +185,8 @@ class Banded {
     const int64_t columns = plan_.quads ? kLanes<C> : smaller(width, c_.dest_channels - from);
     const int64_t channel = group * c_.dest_channels + from;
     const Storage* added = bias_ != nullptr ? bias_ + channel : nullptr;
-    const bool direct = std::is_same_v<Storage, C> && added == nullptr && columns % kLanes<C> == 0;
+    const bool finished = added == nullptr && c_.activation == Activation::none;
+    const bool direct = std::is_same_v<Storage, C> && finished && columns % kLanes<C> == 0;
     const C* row = rows_ + (h - first) * plan_.h.stride * plan_.row_pitch + group * c_.source_channels;
     const int64_t a_stride = plan_.w.stride * plan_.pixel_pitch;
     BandCall<C> call{row + w * a_stride, a_stride, offsets_, plan_.segments, plan_.run,

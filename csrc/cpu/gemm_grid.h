@@ -184,7 +184,8 @@ class Gridded {
     alignas(64) C sums[kTileRows * width];
     const int64_t channel = group * c_.dest_channels + row;
     const Storage* added = bias_ != nullptr ? bias_ + channel : nullptr;
-    const bool direct = std::is_same_v<Storage, C> && added == nullptr && c_.w.spacing == 1;
+    const bool finished = added == nullptr && c_.activation == Activation::none;
+    const bool direct = std::is_same_v<Storage, C> && finished && c_.w.spacing == 1;
     Storage* out = dest_ + channel * c_.dest.channel;
     GridCall<C> call{c_.depth(), filters_ + group * filter_group_ + row * filter_pitch_, filter_pitch_,
                      nullptr,    offsets_, sums, width};
