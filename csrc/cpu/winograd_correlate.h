@@ -129,7 +129,7 @@ struct Correlating {
         transform_panel<Storage, m>(plan.shape, w, panel * width, k, k_end, transformed, plan.chunk_step);
       }
       for (int64_t index = block; index < block_end; ++index) {
-        C* own = sums + (index - block) * plan.s_size;
+        C* own = sums + (index - block) % plan.kept_sums * plan.s_size;
         multiply(plan.tiles_of(index), panel, shared + index * plan.v_size, u,
                  filters != nullptr ? plan.u_step : plan.chunk_step, k, k_end, own);
         if (k_end == plan.shape.ic) out.block(index, panel, own);
