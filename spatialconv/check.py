@@ -154,7 +154,9 @@ def _refusals(problem: Problem, request: str, part: str) -> list[str]:
 
 def _gradients(problem: Problem) -> list[Problem]:
     if isinstance(problem, Conv2dProblem):
-        return [problem.replace(op=f"conv2d_{name}", bias=False) for name in ("grad_input", "grad_weight")]
+        return [
+            problem.replace(op=f"conv2d_{name}", bias=False, activation=None) for name in ("grad_input", "grad_weight")
+        ]
     op = {"max_pool2d": "max_pool2d_scatter", "avg_pool2d": "avg_pool2d_grad_input"}[problem.op]
     return [problem.replace(op=op, indices=False, offsets=False)]
 

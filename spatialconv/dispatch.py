@@ -279,7 +279,7 @@ def _choose(problem: Problem, request: str, context: Context) -> Choice:
     chosen = kernel(asked.chosen)
     if request == AUTO and chosen.backend == "reference":
         _warn_reference(problem, asked.refused)
-    plan = empty_plan(problem) if problem.empty else chosen.plan(problem, context)
+    plan = empty_plan(problem) if problem.empty else chosen.whole_plan(problem, context)
     return Choice(problem, context, chosen, plan, asked.refused, asked.chosen == asked.measured)
 
 

@@ -155,8 +155,10 @@ class Entry:
         found = self._others.get(op)
         if found is None:
             # Offsets stay: they say how the gradient's own operand is to be read.
-            flag = "bias" if isinstance(self.problem, Conv2dProblem) else "indices"
-            problem = self.problem.replace(op=op, **{flag: False})
+            forward_only = {"indices": False}
+            if isinstance(self.problem, Conv2dProblem):
+                forward_only = {"bias": False, "activation": None}
+            problem = self.problem.replace(op=op, **forward_only)
             request = dispatch.gradient_request(self.request)
             found = self._others[op] = dispatch.choose(problem, request, self.context).plan
         return found

@@ -63,13 +63,18 @@ def explain(what: str | Problem | Callable, *args, backend: str | None = None, *
     else:
         raise ValueError(f"explain: {getattr(what, '__name__', what)!r} calls none of spatialconv's functions")
     problem, operands = PROBLEMS[name](*op_args)
-    return explain_problem(problem, op_args[-1], notes=_copies(name, problem, operands))
+    request = op_args[_names(name).index("backend")]
+    return explain_problem(problem, request, notes=_copies(name, problem, operands))
+
+
+def _names(name: str) -> list[str]:
+    """The names of an op's arguments."""
+    return [argument.name for argument in torch._C.parse_schema(name + SCHEMAS[name]).arguments]
 
 
 def _copies(name: str, problem: Problem, operands: tuple) -> tuple[str, ...]:
-    names = [argument.name for argument in torch._C.parse_schema(name + SCHEMAS[name]).arguments]
     notes = []
-    for argument, tensor in zip(names, operands, strict=False):
+    for argument, tensor in zip(_names(name), operands, strict=False):
         if not isinstance(tensor, Tensor) or tensor.dim() != 4:
             continue
         formats = ("nchw", "nhwc") if argument == "weight" else (problem.layout,)

@@ -1,4 +1,4 @@
-"""``torch.nn.functional``'s convolution and pooling, with one more keyword: ``backend``.
+"""``torch.nn.functional``'s convolution and pooling, with one more keyword: ``backend``; and ``activation`` for conv2d.
 
 ``backend`` is None (``use_backend``, then SPATIALCONV_BACKEND, then automatic), a backend ("extension") or one kernel
 ("extension:gemm"). A request that cannot be met raises with every reason; it never falls back. Where torch raises,
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from . import eager_autograd as recorded
+from .activations import FUNCTIONS
 from .dispatch import local, requested
 from .eager import (
     are_flags,
@@ -50,6 +51,7 @@ def conv2d(
     dilation: Size = 1,
     groups: int = 1,
     *,
+    activation: str | None = None,
     backend: str | None = None,
 ) -> Tensor:
     """2-D convolution (cross-correlation), as ``torch.nn.functional.conv2d`` with the same arguments.
@@ -61,6 +63,9 @@ def conv2d(
         stride, dilation: one integer or (vertical, horizontal).
         padding: one integer, a pair, 'valid' or 'same' (stride 1 only).
         groups: divides the channels of input and output.
+        activation: None, or what is applied to the output, by the name of its function in ``torch.nn.functional``:
+            'relu', 'relu6', 'hardswish', 'silu' or 'gelu' (the exact one, ``approximate='none'``). Where no derivative
+            is taken, a kernel that can applies it as it stores the output.
         backend: see the module.
 
     Returns:
@@ -68,33 +73,41 @@ def conv2d(
         which, ``spatialconv.explain`` tells.
 
     Raises:
-        TypeError, RuntimeError: as torch does, before any kernel runs. ValueError: unknown backend.
+        TypeError, RuntimeError: as torch does, before any kernel runs. ValueError: unknown backend or activation.
         BackendUnavailableError, UnsupportedProblemError: the request cannot be met.
     """
-    if eager(input, weight, bias) and exact(stride, padding, dilation) and type(groups) is int:
+    if eager(input, weight, bias) and exact(stride, padding, dilation, activation) and type(groups) is int:
+        record = _grad() and (input.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad))
+        if record and activation is not None:
+            arguments.check_activation("conv2d", activation, input)
+            plain = conv2d(input, weight, bias, stride, padding, dilation, groups, backend=backend)
+            return FUNCTIONS[activation](plain)
         key = (
             input.shape, input.stride(), weight.shape, weight.stride(), input.dtype, weight.dtype,
-            None if bias is None else (bias.shape, bias.dtype), stride, padding, dilation, groups, backend,
+            None if bias is None else (bias.shape, bias.dtype), stride, padding, dilation, groups, activation, backend,
             local.request, get_threads(), deterministic(),
             cpu_precision("mkldnn", "conv") if input.is_cpu else gpu(input),
         )  # fmt: skip
         entry = recall(key)
         if entry is None and input.dim() == 4 and not input.is_complex():
-            problem = _conv2d_problem(input, weight, bias, *_conv2d_geometry(weight, stride, padding, dilation, groups))
+            geometry = _conv2d_geometry(weight, stride, padding, dilation, groups)
+            problem = _conv2d_problem(input, weight, bias, *geometry, activation)
             entry = remember(key, problem, requested(backend), input.device.index)
         if entry is not None:
-            if _grad() and (input.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)):
-                return recorded.conv2d(input, weight, bias, entry)
-            return entry.plan(input, weight, bias)
+            return recorded.conv2d(input, weight, bias, entry) if record else entry.plan(input, weight, bias)
     _check_tensor("conv2d", "input", input)
     _check_tensor("conv2d", "weight", weight)
     if bias is not None:
         _check_tensor("conv2d", "bias", bias)
+    arguments.check_activation("conv2d", activation, input)
     if input.dim() == 3:
-        return conv2d(input.unsqueeze(0), weight, bias, stride, padding, dilation, groups, backend=backend).squeeze(0)
+        unbatched = conv2d(
+            input.unsqueeze(0), weight, bias, stride, padding, dilation, groups, activation=activation, backend=backend
+        )
+        return unbatched.squeeze(0)
     _check_batched("conv2d", input)
     geometry = _untraced(_conv2d_geometry, weight, stride, padding, dilation, groups)
-    return OPS["conv2d"](input, weight, bias, *geometry, requested(backend))
+    return OPS["conv2d"](input, weight, bias, *geometry, requested(backend), activation)
 
 
 def _untraced(function: Callable, *values):
@@ -143,11 +156,13 @@ def _padding_of_word(word: str, weight: Tensor, stride, dilation) -> tuple[int, 
     return top, left, vertical - top, horizontal - left
 
 
-def _conv2d_problem(input, weight, bias, stride, padding, dilation, groups) -> Problem:
+def _conv2d_problem(input, weight, bias, stride, padding, dilation, groups, activation) -> Problem:
     shape = arguments.check_conv2d("conv2d", input, weight, bias, stride, padding, dilation, groups)
+    arguments.check_activation("conv2d", activation, input)
     return arguments.conv2d_problem(
-        "conv2d", input.shape, weight.shape, shape, stride, padding, dilation, groups, bias is not None, input, weight
-    )
+        "conv2d", input.shape, weight.shape, shape, stride, padding, dilation, groups, bias is not None, input, weight,
+        activation=activation,
+    )  # fmt: skip
 
 
 def conv_transpose2d(

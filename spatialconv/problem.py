@@ -19,6 +19,8 @@ ITEMSIZE = {
     "i64": 8, "i32": 4, "i16": 2, "i8": 1, "u8": 1,
 }  # fmt: skip
 LAYOUTS = ("nchw", "nhwc")
+# What may be applied to a forward convolution's output, in the order of csrc/common/problem.h.
+ACTIVATIONS = ("relu", "relu6", "hardswish", "silu", "gelu")
 CONV_OPS = {"conv2d": "forward", "conv2d_grad_input": "grad_input", "conv2d_grad_weight": "grad_weight"}
 POOL_OPS = {
     "max_pool2d": "forward",
@@ -56,7 +58,7 @@ class _Printed:
             value = getattr(self, field.name)
             if field.name in ("op", "adaptive", "dtype", "layout", "device") or value == self._default(field.name):
                 continue
-            words.append(_FLAGS[field.name] if isinstance(value, bool) else f"{field.name}{value}")
+            words.append(_printed(field.name, value))
         return " ".join([*words, self.dtype, self.layout, self.device])
 
     @property
@@ -74,12 +76,19 @@ class _Printed:
         return replace(self, **changes)
 
 
+def _printed(name: str, value: object) -> str:
+    if name == "activation":
+        return str(value)
+    return _FLAGS[name] if isinstance(value, bool) else f"{name}{value}"
+
+
 _FLAGS = {"bias": "bias", "ceil": "ceil", "include_pad": "exclude_pad", "indices": "indices", "offsets": "offsets"}
 
 
 @dataclass(frozen=True)
 class Conv2dProblem(_Printed):
     """One pass of a 2-D convolution. ``oh`` and ``ow`` of 0 at creation mean: as symmetric padding gives them.
+    ``activation``: what is applied to the forward pass's output, one of ``ACTIVATIONS`` or None.
 
     Raises ValueError where a field makes no sense; the ops check a caller's arguments before they get here.
     """
@@ -102,12 +111,15 @@ class Conv2dProblem(_Printed):
     dw: int = 1
     g: int = 1
     bias: bool = False
+    activation: str | None = None
     dtype: str = "f32"
     layout: str = "nchw"
     device: str = "cpu"
 
     def __post_init__(self) -> None:
         _check_words(self, CONV_OPS)
+        if self.activation is not None:
+            _check_activation(self)
         for name in ("kh", "kw", "sh", "sw", "dh", "dw", "g"):
             _check_least(self, name, 1)
         for name in ("n", "ic", "ih", "iw", "oc", "oh", "ow", "ph", "pw"):
@@ -332,6 +344,14 @@ def _check_words(problem: Problem, ops: dict[str, str]) -> None:
             raise ValueError(f"problem: {name}: expected one of {', '.join(known)}, got {getattr(problem, name)!r}")
 
 
+def _check_activation(problem: Conv2dProblem) -> None:
+    if problem.activation not in ACTIVATIONS:
+        expected = ", ".join(ACTIVATIONS)
+        raise ValueError(f"problem: activation: expected one of {expected}, got {problem.activation!r}")
+    if problem.op != "conv2d":
+        raise ValueError(f"problem: activation: expected none with {problem.op}, got {problem.activation!r}")
+
+
 def _check_least(problem: Problem, name: str, least: int) -> None:
     value = getattr(problem, name)
     if type(value) is not int or value < least:
@@ -360,6 +380,8 @@ def parse(text: str) -> Problem:
             values["layout"] = word
         elif word in ("cpu", "cuda", "mps", "xpu", "meta"):
             values["device"] = word
+        elif word in ACTIVATIONS and kind is Conv2dProblem:
+            values["activation"] = word
         elif word in flags:
             values[flags[word]] = word != "exclude_pad"
         elif name in _INT_FIELDS[kind] and re.fullmatch("-?[0-9]+", word[len(name) :]):

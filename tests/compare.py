@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from spatialconv.activations import FUNCTIONS, SLOPE
 from spatialconv.backends.base import DTYPES
 from spatialconv.bench import tolerance
 from spatialconv.problem import Conv2dProblem, Pool2dProblem, Problem
@@ -34,7 +35,10 @@ def truth(problem: Problem, operands: tuple[Tensor | None, ...]) -> Truth:
     """What torch computes from float64 operands (and int64 indices) of the problem's shapes."""
     if isinstance(problem, Conv2dProblem):
         sizes = [tensor if tensor is None else tensor.abs().nan_to_num(0, 0, 0) for tensor in operands]
-        return Truth(convolution(problem, *operands), convolution(problem, *sizes))
+        values, magnitude = convolution(problem, *operands), convolution(problem, *sizes)
+        if problem.activation is not None:
+            return Truth(FUNCTIONS[problem.activation](values), SLOPE[problem.activation] * magnitude)
+        return Truth(values, magnitude)
     sizes = operands[0].abs().nan_to_num(0, 0, 0)
     if problem.op == "max_pool2d":
         values, indices = max_pool(problem, operands[0])

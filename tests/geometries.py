@@ -9,6 +9,8 @@ import itertools
 import random
 from collections.abc import Hashable, Iterable, Sequence
 
+from spatialconv.problem import ACTIVATIONS
+
 _CONV = """
     n1 ic1 ih1 iw1 oc1                                             # the smallest there is
     n2 ic3 ih5 iw6 oc4 kh3 kw3                                     # nothing padded
@@ -91,6 +93,20 @@ _CONV = """
     n2 ic0 ih5 iw6 oc4 kh3 kw3                                     # no channels: the bias alone
 """
 
+# Each with every activation, forward.
+_ACTIVATED = """
+    n2 ic3 ih5 iw7 oc5 kh3 kw3 ph1 pw1                             # tails in every direction
+    n1 ic16 ih6 iw16 oc32 kh3 kw3 ph1 pw1                          # whole vectors and tiles
+    n1 ic17 ih6 iw33 oc34                                          # 1x1, tiles and tails
+    n1 ic32 ih8 iw8 oc32                                           # 1x1, whole tiles
+    n1 ic34 ih5 iw6 oc38 kh3 kw3 sh2 sw2 ph1 pw1 g2                # groups, stride
+    n1 ic19 ih7 iw17 oc19 kh3 kw3 ph1 pw1 g19                      # depthwise, tails
+    n1 ic16 ih6 iw16 oc16 kh5 kw5 ph2 pw2 g16                      # depthwise, whole vectors, rows that share loads
+    n1 ic8 ih9 iw11 oc8 kh3 kw3 sh2 sw2 ph1 pw1 g8                 # depthwise, stride
+    n1 ic6 ih7 iw9 oc12 kh3 kw3 ph1 pw1 g6                         # depthwise, 2 outputs a channel
+    n2 ic0 ih5 iw6 oc4 kh3 kw3                                     # no channels: the bias alone
+"""
+
 _WINDOWS = """
     n1 ic1 ih1 iw1                                                 # the smallest there is
     n1 ic3 ih4 iw4 kh2 kw2                                         # side by side
@@ -150,6 +166,7 @@ def _lines(*texts: str) -> list[str]:
 
 
 CONV = _lines(_CONV)
+ACTIVATED = _lines(_ACTIVATED)
 POOL = {
     "max_pool2d": _lines(_WINDOWS, _DILATED),
     "avg_pool2d": _lines(_WINDOWS, _DIVISORS),
@@ -160,10 +177,21 @@ POOL = {
 def printed(op: str) -> list[str]:
     """The printed forms of an op, without dtype, layout and device."""
     if op.startswith("conv2d"):
-        return [f"{op} {line}" for line in CONV]
+        activated = [f"{op} {line} {word}" for line in ACTIVATED for word in ACTIVATIONS] if op == "conv2d" else []
+        return [f"{op} {line}" for line in CONV] + activated
     kind = "max_pool2d" if op.startswith("max") else "avg_pool2d"
     printed = [f"{op} {line}" for line in POOL[kind]] + [f"adaptive_{op} {line}" for line in POOL["adaptive"]]
     return printed + [f"{op} {line} offsets" for line in POOL[kind] if kind == "max_pool2d"]
+
+
+_CHANNELS = (1, 3, 4, 17, 21, 24, 40)
+
+
+def tails(op: str) -> list[str]:
+    """Every pair of channel counts beside tiles and vectors of 4, 8 and 16, as a 3x3 and as a 1x1 convolution."""
+    filters = ("ih5 iw6 oc{oc} kh3 kw3 ph1 pw1", "ih3 iw7 oc{oc}")
+    counts = itertools.product(_CHANNELS, _CHANNELS)
+    return [f"{op} n2 ic{ic} {line.format(oc=oc)}" for ic, oc in counts for line in filters]
 
 
 def pairs(values: Sequence[Hashable]) -> set[tuple]:

@@ -87,6 +87,7 @@ def test_a_layer_too_large_for_a_cpu_is_halved():
     assert layer.problem.flops() > 8 * suites.CPU_FLOPS
     fitted = suites.fit(layer, 8, "f32", "nchw", "cpu").problem
     assert (fitted.n, fitted.ih, fitted.iw, fitted.oh) == (1, 256, 256, 256)
+    assert suites.fit(layer, 8, "f32", "nchw", "cpu").halved and not suites.fit(layer, 8, "f32", "nchw", "cuda").halved
     assert suites.fit(layer, None, "bf16", "nhwc", "cuda").problem.input_shape == (8, 64, 512, 512)
 
 
@@ -105,10 +106,17 @@ def test_classes():
 
     assert kind("n1 ic3 ih9 iw9 oc8 kh3 kw3") == "stem"
     assert kind("n1 ic8 ih9 iw9 oc8 kh3 kw3") == "3x3 s1"
-    assert kind("n1 ic8 ih9 iw9 oc8 kh3 kw3 g8 sh2 sw2") == "depthwise s2"
+    assert kind("n1 ic8 ih9 iw9 oc8 kh3 kw3 ph2 pw2 dh2 dw2") == "3x3 dilated"
+    assert kind("n1 ic8 ih9 iw9 oc8 kh2 kw2 sh2 sw2") == "patches"
+    assert kind("n1 ic8 ih9 iw9 oc8 sh2 sw2") == "1x1 s2"
+    assert kind("n1 ic8 ih9 iw9 oc8 kh3 kw3 g8 sh2 sw2") == "depthwise 3"
+    assert kind("n1 ic8 ih31 iw31 oc8 kh5 kw31 g8") == "depthwise 13-31"
     assert kind("n1 ic8 ih9 iw9 oc8 kh3 kw3 g2") == "grouped"
+    assert kind("n1 ic8 ih9 iw9 oc8 kh3 kw3 g4") == "grouped, few or many channels"
     assert kind("conv_transpose2d n1 ic8 ih5 iw5 oc4 kh2 kw2 sh2 sw2") == "transposed"
-    assert kind("adaptive_avg_pool2d n1 ic8 ih5 iw5 oh1 ow1") == "adaptive avg pool"
+    assert kind("adaptive_avg_pool2d n1 ic8 ih5 iw5 oh1 ow1") == "global avg pool"
+    assert kind("avg_pool2d n1 ic8 ih5 iw5 kh5 kw5") == "global avg pool"
+    assert kind("adaptive_max_pool2d n1 ic8 ih5 iw5 oh2 ow2") == "adaptive max pool"
 
 
 def cells_of_every_op() -> list[suites.Cell]:
@@ -205,12 +213,27 @@ def test_interrupted_rounds_are_left_out_where_enough_remain():
     assert timing.rounds_used([[slow] * 6, [fast] * 6]).rounds[0] == list(range(6))
 
 
+def test_a_slow_cell_gets_no_more_than_its_patience():
+    """Half a second with the default budget: three rounds of calls that alone would take three times as long."""
+    now = [0.0]
+
+    class Slow:
+        def sample(self, calls):
+            now[0] += 0.15 * calls
+            return timing.Sample(0.15, True)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timing.time, "perf_counter", lambda: now[0])
+        samples = timing.interleave([Slow(), Slow()], budget=0.2, least=9)
+    assert len(samples[0]) == timing.LEAST_SLOW
+
+
 def test_bounds_of_equal_variants_hold_one():
     generator = torch.Generator().manual_seed(0)
     times = (1.0 + 0.05 * torch.randn(2, 40, generator=generator)).tolist()
     ours, peer = ([timing.Sample(value, True) for value in row] for row in times)
     found = timing.ratio(ours, peer, range(40), range(40), True)
-    assert found.low < 1.0 < found.high
+    assert found.low < 1.0 < found.high90 < found.high
 
 
 def test_a_wrong_kernel_gets_no_speed(tiny, monkeypatch):
@@ -339,7 +362,7 @@ def test_tuning_keeps_only_right_and_surely_faster_kernels(monkeypatch):
     names = tuning.candidates(problem, context)
     assert names and not any(name.startswith("reference:") for name in names)
     both = ["extension:direct", "reference:im2col"]
-    monkeypatch.setattr(tuning, "candidates", lambda problem, context: both)
+    monkeypatch.setattr(tuning, "candidates", lambda *arguments: both)
 
     def pretend(default: float, other: float):
         samples = [[timing.Sample(time * (1 + 0.01 * index), True) for index in range(9)] for time in (default, other)]
@@ -348,6 +371,8 @@ def test_tuning_keeps_only_right_and_surely_faster_kernels(monkeypatch):
 
     assert pretend(1.0, 0.5).winner == "reference:im2col"
     assert pretend(1.0, 0.5).gain.low > 1.9
+    assert pretend(1.0, 0.5).share == pytest.approx(0.5) and pretend(1.0, 0.5).best == "reference:im2col"
+    assert pretend(1.0, 2.0).share == 1.0 and pretend(1.0, 2.0).best == "extension:direct"
     assert not pretend(1.0, 0.99).changed and not pretend(0.5, 1.0).changed
     judge = gate.judge
     wrong = gate.Verdict(9.0, "pretended")

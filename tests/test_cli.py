@@ -12,7 +12,7 @@ from spatialconv import dispatch, settings, tuned
 from spatialconv.bench import roofline, runner, tuning
 from spatialconv.cli import app
 
-COMMANDS = ("bench", "check", "explain", "info", "tune")
+COMMANDS = ("bench", "check", "explain", "info", "report", "tune")
 PROBLEM = "conv2d n1 ic8 ih9 iw9 oc8 kh3 kw3 ph1 pw1 f32 nchw cpu"
 PEAKS = roofline.Roofline({"f32": 1e14}, ((2**14, 1e14), (2**27, 1e14)), 1, "cpu")
 
@@ -137,6 +137,25 @@ def test_bench_writes_json_and_picture_resumes_and_compares(suite, tmp_path, mon
     assert worse.exit_code == 1 and "slower" in worse.output
 
 
+def test_report_shows_a_file_and_what_two_have_in_common(suite, tmp_path, monkeypatch):
+    monkeypatch.setattr(roofline, "measure", lambda *arguments, **named: PEAKS)
+    result, picture = tmp_path / "r.json", tmp_path / "shares.png"
+    words = ("--suite", str(suite), "--backend", "reference", "--layout", "nchw", "--budget", "0")
+    assert invoke("bench", *words, "--json", str(result)).exit_code == 0
+    content = json.loads(result.read_text())
+    for row in content["rows"]:
+        for entry in row["peers"].values():
+            entry.update(ratio=0.5, low=0.4, high=0.6, high90=0.55)
+    result.write_text(json.dumps(content))
+    found = invoke("report", str(result), str(result), "--picture", str(picture))
+    assert found.exit_code == 0, found.output
+    assert "network mine" in found.output and "slower than torch in both files (5)" in found.output
+    assert picture.stat().st_size > 1000
+    assert invoke("report", str(result), "--layers").exit_code == 0
+    assert invoke("report", str(tmp_path / "none.json")).exit_code == 2
+    assert invoke("report", str(result), "--peer", "mkl").exit_code == 2
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -197,7 +216,7 @@ def test_an_interrupted_tune_keeps_what_it_has(tmp_path, monkeypatch):
     problem, other = dispatch.parse(PROBLEM), PROBLEM.replace("n1", "n2")
     key = tuned.key(problem, dispatch.current_context("cpu"))
     measured = tuning.Tuned(problem, key, "extension:gemm", "extension:direct", None, {}, {})
-    monkeypatch.setattr(tuning, "tune_problem", interrupted_after(lambda *arguments: measured, 1))
+    monkeypatch.setattr(tuning, "tune_problem", interrupted_after(lambda *arguments, **named: measured, 1))
     found = invoke("tune", PROBLEM, other)
     assert found.exit_code == 1 and "stopped: 1 of 2 problems were not measured" in found.output
     assert json.loads((tmp_path / "tuned.json").read_text())["choices"] == {key: "extension:direct"}
@@ -220,6 +239,15 @@ def test_info_survives_an_unknown_instruction_set(monkeypatch):
     monkeypatch.setattr(dispatch, "_cpu_isa", refuse)
     found = invoke("info")
     assert found.exit_code == 0 and "none: no such level" in found.output
+
+
+def test_tune_judges_a_backends_own_choices(tmp_path, monkeypatch):
+    monkeypatch.setattr(tuned, "path", lambda: tmp_path / "tuned.json")
+    found = invoke("tune", PROBLEM, "--budget", "0", "--choice", "extension")
+    assert found.exit_code == 0, found.output
+    assert "1 problems, 1 with several kernels" in found.output and "numba" not in found.output
+    assert not (tmp_path / "tuned.json").exists()
+    assert invoke("tune", PROBLEM, "--choice", "cudnn").exit_code == 2
 
 
 def test_tune_writes_only_without_dry_run(tmp_path, monkeypatch):

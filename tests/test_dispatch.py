@@ -434,3 +434,17 @@ def test_a_kernel_that_does_not_pay_is_asked_later(text, kernel, why):
     notes = [note for note in explanation.notes if note.startswith("extension:winograd is asked later: ")]
     assert len(notes) == bool(why) and all(why in note for note in notes)
     assert spatialconv.explain(text, backend="extension").chosen == kernel
+
+
+def test_the_architecture_asked_is_that_of_the_tensors_own_gpu(monkeypatch):
+    """Not the current device's: a machine may hold GPUs of several kinds."""
+    from spatialconv import eager
+
+    capabilities = {None: (9, 0), 0: (9, 0), 1: (8, 0)}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index=None: capabilities[index])
+    assert [dispatch.current_context("cuda", index).isa for index in (None, 0, 1)] == ["sm_90", "sm_90", "sm_80"]
+    asked, choose = [], dispatch.choose
+    monkeypatch.setattr(dispatch, "choose", lambda *args, index=None: asked.append(index) or choose(*args))
+    eager.Entry(dispatch.parse(TEXT), "reference", 1)
+    assert asked == [1]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 
 import cells
+import geometries
 import pytest
 from cells import FLOATS, LAYOUTS, Cell, Listed
 from operands import DATA, MEMORY
@@ -46,6 +47,31 @@ def test_cell(cell: Cell, monkeypatch: pytest.MonkeyPatch, record_property) -> N
     if missing := load(cell.kernel.partition(":")[0]).unavailable():
         pytest.skip(missing)
     cells.check_cell(cell, monkeypatch, thread_counts=(1,) if cell.kernel.startswith("triton:") else (1, 2))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("op", "name", "level"),
+    [entry for entry in kernels(False) if entry[0].startswith("conv2d") and "reference" not in entry[1]],
+)
+def test_every_tail_of_channels(
+    op: str, name: str, level: str, layout: str, monkeypatch: pytest.MonkeyPatch, record_property
+) -> None:
+    """Small integers, so that sums are exact in every order: no channel is left out, none is read twice. A kernel that
+    rounds integers is near, which needs products that do not vanish together."""
+    record_property("kernel", name)
+    data = "integers" if dispatch.kernel(name).integer_exact else "normal"
+    if missing := load(name.partition(":")[0]).unavailable():
+        pytest.skip(missing)
+    dense = [
+        Cell(name, level, cells.problem_of(text, "f32", layout, "cpu"), LAYOUTS[number // 2 % 2], (data,), "dense")
+        for number, text in enumerate(geometries.tails(op))
+    ]
+    taken = [cell for cell in dense if not cell.refusals()]
+    if not taken:
+        pytest.skip(f"{name} takes no dense convolution")
+    for cell in taken:
+        cells.check_cell(cell, monkeypatch, thread_counts=(2,))
 
 
 def test_the_sample_joins_every_pair() -> None:

@@ -14,7 +14,7 @@ ROOT = Path(spatialconv.__file__).parent
 LAYERS = (
     ("errors", "settings"),
     ("shapes",),
-    ("problem",),
+    ("problem", "activations"),
     ("threads",),
     ("backends.base",),
     ("backends.empty",),

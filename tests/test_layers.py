@@ -101,8 +101,9 @@ def test_signature_repr_and_state(case):
     assert list(mine.state_dict()) == list(theirs.state_dict())
     assert isinstance(mine, getattr(torch.nn, name))
     parameters = inspect.signature(type(mine).__init__).parameters
-    assert list(parameters) == [*inspect.signature(type(theirs).__init__).parameters, "backend"]
-    assert parameters["backend"].kind is inspect.Parameter.KEYWORD_ONLY
+    added = ["activation", "backend"] if name == "Conv2d" else ["backend"]
+    assert list(parameters) == [*inspect.signature(type(theirs).__init__).parameters, *added]
+    assert all(parameters[word].kind is inspect.Parameter.KEYWORD_ONLY for word in added)
     for key, value in inspect.signature(type(theirs).__init__).parameters.items():
         assert parameters[key].default == value.default
     mine.backend = "reference"
@@ -134,7 +135,7 @@ def test_backend_is_checked_and_reaches_the_function(name, monkeypatch):
     with pytest.raises(ValueError, match="extension"):
         getattr(ours, name)(*args, backend="no such backend")
     asked = []
-    monkeypatch.setattr(layers, function, lambda *values, backend: asked.append(backend))
+    monkeypatch.setattr(layers, function, lambda *values, backend, **others: asked.append(backend))
     layer = getattr(ours, name)(*args, backend="reference")
     layer(torch.zeros(1, 3, 8, 8))
     layer.backend = None

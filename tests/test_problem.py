@@ -16,6 +16,7 @@ import spatialconv
 from spatialconv.bench import suites
 from spatialconv.ops import OPS, arguments
 from spatialconv.problem import (
+    ACTIVATIONS,
     CONV_OPS,
     ITEMSIZE,
     LAYOUTS,
@@ -125,7 +126,10 @@ def conv_problems(draw) -> Conv2dProblem:
     values |= dict(layout=draw(st.sampled_from(LAYOUTS)), device=draw(st.sampled_from(("cpu", "cuda"))))
     if draw(st.booleans()):
         values |= dict(oh=draw(size), ow=draw(size))
-    return Conv2dProblem(draw(st.sampled_from(sorted(CONV_OPS))), **values)
+    op = draw(st.sampled_from(sorted(CONV_OPS)))
+    if op == "conv2d":
+        values |= dict(activation=draw(st.sampled_from((None, *ACTIVATIONS))))
+    return Conv2dProblem(op, **values)
 
 
 @st.composite
@@ -257,7 +261,7 @@ def test_a_transposed_convolution_is_the_grad_input_that_it_is() -> None:
 
 def test_problems_hold_integers_and_words_only() -> None:
     for kind in (Conv2dProblem, Pool2dProblem):
-        assert {field.type for field in fields(kind)} <= {"int", "bool", "str"}
+        assert {field.type for field in fields(kind)} <= {"int", "bool", "str", "str | None"}
 
 
 @quick

@@ -85,6 +85,15 @@ def test_bad_code_is_reported(name: str, words: list[str]) -> None:
     assert all(word in found for word in words), found
 
 
+@pytest.mark.parametrize(
+    ("stack", "loads", "stores", "passed"),
+    [(0, 0, 0, True), (8, 2, 2, True), (8, 3, 2, False), (8, 0, 0, False), (12, 1, 1, False)],
+)
+def test_two_words_may_be_given_up_for_another_block(stack: int, loads: int, stores: int, passed: bool) -> None:
+    report = ahead.Report("traded", "sm_80", [], 128, stack, 0, {"LDL": loads, "STL": stores})
+    assert (ahead.problems(report) == []) == passed
+
+
 def test_a_variant_names_every_argument() -> None:
     class Function:
         arg_names = ["x", "n"]

@@ -7,11 +7,15 @@ namespace spatialconv {
 
 enum class DType : int64_t { f32 = 0, f64 = 1, bf16 = 2, f16 = 3 };
 
+// Applied to the forward output, bias included; in the order of ACTIVATIONS in spatialconv/problem.py.
+enum class Activation : int64_t { none = 0, relu = 1, relu6 = 2, hardswish = 3, silu = 4, gelu = 5 };
+
 // y[n,oc,oh,ow] = sum over ic,kh,kw of w[oc,ic,kh,kw] * x[n, ic, oh*sh + kh*dh - ph, ow*sw + kw*dw - pw]; `ic` and `oc`
 // count all groups together. Strides are in elements, in the order n,c,h,w for x and y and oc,ic/g,kh,kw for w.
 // The same struct serves all three passes: y is the output forward and grad_output backward.
 struct Conv2d {
   int64_t n, g, ic, ih, iw, oc, oh, ow, kh, kw, sh, sw, ph, pw, dh, dw;
+  Activation activation;  // read by kernels that apply it, none for the others
   int64_t x_stride[4], w_stride[4], y_stride[4];
 };
 

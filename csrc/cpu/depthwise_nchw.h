@@ -35,24 +35,24 @@ inline bool shares_rows(const Conv2d& p, int64_t columns, int lanes) {
 }
 
 template <class Compute>
-void shared_filter(int64_t taps, const Compute* plane, int64_t pitch, const Compute* filter, Compute bias, int64_t rows,
-                   int64_t columns, Compute* out, int64_t out_pitch) {
+void shared_filter(int64_t taps, const Compute* plane, int64_t pitch, const Compute* filter, Finish<Compute> finish,
+                   int64_t rows, int64_t columns, Compute* out, int64_t out_pitch) {
   switch (taps) {
-    case 3: return shared_plane<Compute, 3>(plane, pitch, filter, bias, rows, columns, out, out_pitch);
-    case 5: return shared_plane<Compute, 5>(plane, pitch, filter, bias, rows, columns, out, out_pitch);
-    default: return shared_plane<Compute, 7>(plane, pitch, filter, bias, rows, columns, out, out_pitch);
+    case 3: return shared_plane<Compute, 3>(plane, pitch, filter, finish, rows, columns, out, out_pitch);
+    case 5: return shared_plane<Compute, 5>(plane, pitch, filter, finish, rows, columns, out, out_pitch);
+    default: return shared_plane<Compute, 7>(plane, pitch, filter, finish, rows, columns, out, out_pitch);
   }
 }
 
 // 16-bit outputs pass through `sums`, in which rows are as far apart as in the staged plane.
 template <class Storage>
 void shared_band(int64_t taps, const compute_t<Storage>* plane, int64_t pitch, const compute_t<Storage>* filter,
-                 compute_t<Storage> bias, int64_t rows, int64_t columns, compute_t<Storage>* sums, Storage* out,
-                 int64_t out_pitch) {
+                 Finish<compute_t<Storage>> finish, int64_t rows, int64_t columns, compute_t<Storage>* sums,
+                 Storage* out, int64_t out_pitch) {
   if constexpr (std::is_same_v<Storage, compute_t<Storage>>) {
-    shared_filter(taps, plane, pitch, filter, bias, rows, columns, out, out_pitch);
+    shared_filter(taps, plane, pitch, filter, finish, rows, columns, out, out_pitch);
   } else {
-    shared_filter(taps, plane, pitch, filter, bias, rows, columns, sums, pitch);
+    shared_filter(taps, plane, pitch, filter, finish, rows, columns, sums, pitch);
     for (int64_t r = 0; r < rows; ++r) narrow_row(sums + r * pitch, columns, out + r * out_pitch);
   }
 }
@@ -107,18 +107,24 @@ void forward_planes(const Conv2d& p, const Buffers& buffers, const ForwardPlan<c
     }
     read_filter<Storage>(p, buffers.w, oc, filter);
     const C bias = buffers.aux == nullptr ? C{0} : widen(static_cast<const Storage*>(buffers.aux)[oc]);
+    const Finish<C> finish{bias, p.activation};
     Storage* y = static_cast<Storage*>(buffers.y) + n * p.y_stride[0] + oc * p.y_stride[1] + first * p.y_stride[2];
     if (plan.shared) {
-      shared_band<Storage>(p.kh, staged, staging.pitch, filter, bias, rows, p.ow, sums, y, p.y_stride[2]);
+      shared_band<Storage>(p.kh, staged, staging.pitch, filter, finish, rows, p.ow, sums, y, p.y_stride[2]);
       continue;
     }
     run_taps(staged, offsets, filter, taps, false, (rows - 1) * staging.pitch + p.ow, sums);
-    const vec<C> added = broadcast(bias);
-    for (int64_t r = 0; r < rows; ++r) {
-      for (int64_t i = 0; i < p.ow; i += kLanes<C>) {
-        store_n(y + r * p.y_stride[2] + i, load(sums + r * staging.pitch + i) + added, p.ow - i);
+    const auto finish_rows = [&](auto activated) {
+      const vec<C> added = broadcast(bias);
+      for (int64_t r = 0; r < rows; ++r) {
+        for (int64_t i = 0; i < p.ow; i += kLanes<C>) {
+          vec<C> value = load(sums + r * staging.pitch + i) + added;
+          if constexpr (decltype(activated)::value) activate<C>(p.activation, value);
+          store_n(y + r * p.y_stride[2] + i, value, p.ow - i);
+        }
       }
-    }
+    };
+    p.activation == Activation::none ? finish_rows(std::false_type{}) : finish_rows(std::true_type{});
   }
 }
 
@@ -182,7 +188,8 @@ class InputGradPlanes {
       if (plan_.shared) {
         const int64_t taps = p_.kh * p_.kw;
         for (int64_t t = 0; t < taps; ++t) chosen_[t] = filter_[taps - 1 - t];
-        return shared_band<Storage>(p_.kh, staged_, plan_.staging.pitch, chosen_, C{0}, rows, p_.iw, sums_,
+        const Finish<C> nothing{C{0}, Activation::none};
+        return shared_band<Storage>(p_.kh, staged_, plan_.staging.pitch, chosen_, nothing, rows, p_.iw, sums_,
                                     x + first * p_.x_stride[2], p_.x_stride[2]);
       }
       for (int64_t row_phase = 0; row_phase < p_.sh; ++row_phase) {

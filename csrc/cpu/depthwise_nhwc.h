@@ -117,7 +117,7 @@ void forward_row(const Conv2d& p, const TapWeights<compute_t<Storage>>& weights,
     }
     const PixelBlock<Storage> block{tables.source,    tables.weights, taps, p.sw * p.x_stride[3],
                                     channels,         p.oc / p.ic,    bias, out + ow * p.y_stride[3],
-                                    p.y_stride[3]};
+                                    p.y_stride[3],    p.activation};
     run_pixel_block<Storage, kChannels>(block, columns, direct);
   }
 }

@@ -26,9 +26,10 @@ struct PixelBlock {
   const compute_t<Storage>* bias;               // null: none
   Storage* out;
   int64_t out_step;
+  Activation activation = Activation::none;
 };
 
-template <class Storage, int kColumns, bool kDirect, Channels kChannels, bool kWhole>
+template <class Storage, int kColumns, bool kDirect, Channels kChannels, bool kActivated, bool kWhole>
 SC_INLINE void pixel_vector(const PixelBlock<Storage>& b, int64_t c, int64_t n) {
   using C = compute_t<Storage>;
   vec<C> sum[kColumns];
@@ -52,6 +53,7 @@ SC_INLINE void pixel_vector(const PixelBlock<Storage>& b, int64_t c, int64_t n) 
     SC_UNROLL
     for (int j = 0; j < kColumns; ++j) sum[j] = sum[j] + bias;
   }
+  if constexpr (kActivated) activate<C>(b.activation, sum);
   SC_UNROLL
   for (int j = 0; j < kColumns; ++j) {
     if constexpr (kChannels == Channels::scattered) {
@@ -66,13 +68,15 @@ SC_INLINE void pixel_vector(const PixelBlock<Storage>& b, int64_t c, int64_t n) 
   }
 }
 
-template <class Storage, int kColumns, bool kDirect, Channels kChannels>
+template <class Storage, int kColumns, bool kDirect, Channels kChannels, bool kActivated>
 __attribute__((noinline)) void pixel_block(const PixelBlock<Storage>& block) {
   constexpr int64_t kL = kLanes<compute_t<Storage>>;
   const PixelBlock<Storage> b = block;
   int64_t c = 0;
-  for (; c + kL <= b.channels; c += kL) pixel_vector<Storage, kColumns, kDirect, kChannels, true>(b, c, kL);
-  if (c < b.channels) pixel_vector<Storage, kColumns, kDirect, kChannels, false>(b, c, b.channels - c);
+  for (; c + kL <= b.channels; c += kL) pixel_vector<Storage, kColumns, kDirect, kChannels, kActivated, true>(b, c, kL);
+  if (c < b.channels) {
+    pixel_vector<Storage, kColumns, kDirect, kChannels, kActivated, false>(b, c, b.channels - c);
+  }
 }
 
 // Whether evenly spaced pixels may do without a pointer each; where loads convert, the pointers cost nothing that
@@ -80,31 +84,40 @@ __attribute__((noinline)) void pixel_block(const PixelBlock<Storage>& block) {
 template <class Storage, Channels kChannels>
 constexpr bool kAllowsDirect = kChannels == Channels::paired && std::is_same_v<Storage, compute_t<Storage>>;
 
-template <class Storage, bool kDirect>
+template <class Storage, bool kDirect, bool kActivated>
 void run_paired_block(const PixelBlock<Storage>& b, int64_t columns) {
   switch (columns) {
-    case 1: return pixel_block<Storage, 1, kDirect, Channels::paired>(b);
-    case 2: return pixel_block<Storage, 2, kDirect, Channels::paired>(b);
-    case 3: return pixel_block<Storage, 3, kDirect, Channels::paired>(b);
-#if defined(__AVX2__)
-    case 4: return pixel_block<Storage, 4, kDirect, Channels::paired>(b);
-    case 5: return pixel_block<Storage, 5, kDirect, Channels::paired>(b);
-    case 6: return pixel_block<Storage, 6, kDirect, Channels::paired>(b);
-    case 7: return pixel_block<Storage, 7, kDirect, Channels::paired>(b);
+    case 1: return pixel_block<Storage, 1, kDirect, Channels::paired, kActivated>(b);
+    case 2: return pixel_block<Storage, 2, kDirect, Channels::paired, kActivated>(b);
+    case 3: return pixel_block<Storage, 3, kDirect, Channels::paired, kActivated>(b);
+#if SC_VECTOR_BYTES >= 32
+    case 4: return pixel_block<Storage, 4, kDirect, Channels::paired, kActivated>(b);
+    case 5: return pixel_block<Storage, 5, kDirect, Channels::paired, kActivated>(b);
+    case 6: return pixel_block<Storage, 6, kDirect, Channels::paired, kActivated>(b);
+    case 7: return pixel_block<Storage, 7, kDirect, Channels::paired, kActivated>(b);
 #endif
-    default: return pixel_block<Storage, kPixelColumns, kDirect, Channels::paired>(b);
+    default: return pixel_block<Storage, kPixelColumns, kDirect, Channels::paired, kActivated>(b);
+  }
+}
+
+template <class Storage, Channels kChannels, bool kActivated>
+void run_block(const PixelBlock<Storage>& b, int64_t columns, bool direct) {
+  if constexpr (kChannels != Channels::paired) {
+    pixel_block<Storage, 1, false, kChannels, kActivated>(b);
+  } else if constexpr (kAllowsDirect<Storage, kChannels>) {
+    direct ? run_paired_block<Storage, true, kActivated>(b, columns)
+           : run_paired_block<Storage, false, kActivated>(b, columns);
+  } else {
+    run_paired_block<Storage, false, kActivated>(b, columns);
   }
 }
 
 template <class Storage, Channels kChannels>
 void run_pixel_block(const PixelBlock<Storage>& b, int64_t columns, bool direct) {
-  if constexpr (kChannels != Channels::paired) {
-    pixel_block<Storage, 1, false, kChannels>(b);
-  } else if constexpr (kAllowsDirect<Storage, kChannels>) {
-    direct ? run_paired_block<Storage, true>(b, columns) : run_paired_block<Storage, false>(b, columns);
-  } else {
-    run_paired_block<Storage, false>(b, columns);
+  if constexpr (kChannels != Channels::gathered) {
+    if (b.activation != Activation::none) return run_block<Storage, kChannels, true>(b, columns, direct);
   }
+  run_block<Storage, kChannels, false>(b, columns, direct);
 }
 
 }  // namespace

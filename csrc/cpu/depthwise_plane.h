@@ -10,6 +10,13 @@ namespace spatialconv {
 namespace SPATIALCONV_ISA {
 namespace {
 
+// What is done to finished sums.
+template <class Compute>
+struct Finish {
+  Compute bias;
+  Activation activation;
+};
+
 constexpr int kSharedRows = 4;
 constexpr int kRunVectors = 8;
 
@@ -59,7 +66,7 @@ template <class V>
 SC_INLINE void pin(V& v) {
 #if defined(__AVX512F__)
   asm volatile("" : "+v"(v));
-#elif defined(__x86_64__)
+#elif defined(__x86_64__) && SC_VECTOR_BYTES < 64
   asm volatile("" : "+x"(v));
 #else
   (void)v;
@@ -67,9 +74,9 @@ SC_INLINE void pin(V& v) {
 }
 
 // kSharedRows output rows by kVectors vectors of a kTaps x kTaps filter; `rows` and `columns` say how many are wanted.
-template <class C, int kTaps, int kVectors>
-__attribute__((noinline)) void shared_block(const C* plane, int64_t pitch, const C* weights, C bias, int64_t rows,
-                                            int64_t columns, C* out, int64_t out_pitch) {
+template <class C, int kTaps, int kVectors, bool kActivated>
+__attribute__((noinline)) void shared_block(const C* plane, int64_t pitch, const C* weights, Finish<C> finish,
+                                            int64_t rows, int64_t columns, C* out, int64_t out_pitch) {
   constexpr int kL = kLanes<C>;
   vec<C> sum[kSharedRows][kVectors];
   SC_UNROLL
@@ -100,25 +107,34 @@ __attribute__((noinline)) void shared_block(const C* plane, int64_t pitch, const
     SC_UNROLL
     for (int j = 0; j < kVectors; ++j) pin(sum[r][j]);
   }
-  const vec<C> added = broadcast(bias);
+  const vec<C> added = broadcast(finish.bias);
+  if constexpr (kActivated) {
+    SC_UNROLL
+    for (int r = 0; r < kSharedRows; ++r) {
+      SC_UNROLL
+      for (int j = 0; j < kVectors; ++j) sum[r][j] += added;
+    }
+    activate<C>(finish.activation, sum);
+  }
   SC_UNROLL
   for (int r = 0; r < kSharedRows; ++r) {
     if (r >= rows) break;
     SC_UNROLL
     for (int j = 0; j < kVectors; ++j) {
       const int64_t left = columns - j * kL;
+      const vec<C> value = kActivated ? sum[r][j] : sum[r][j] + added;
       if (left >= kL) {
-        store(out + r * out_pitch + j * kL, sum[r][j] + added);
+        store(out + r * out_pitch + j * kL, value);
       } else if (left > 0) {
-        store_n(out + r * out_pitch + j * kL, sum[r][j] + added, left);
+        store_n(out + r * out_pitch + j * kL, value, left);
       }
     }
   }
 }
 
-template <class C, int kTaps>
-void shared_plane(const C* plane, int64_t pitch, const C* weights, C bias, int64_t rows, int64_t columns, C* out,
-                  int64_t out_pitch) {
+template <class C, int kTaps, bool kActivated>
+void shared_strips(const C* plane, int64_t pitch, const C* weights, Finish<C> finish, int64_t rows, int64_t columns,
+                  C* out, int64_t out_pitch) {
   constexpr int64_t kL = kLanes<C>;
   constexpr int kWidest = kVectorRegisters >= 32 ? 4 : 2;
   for (int64_t r = 0; r < rows; r += kSharedRows) {
@@ -127,17 +143,27 @@ void shared_plane(const C* plane, int64_t pitch, const C* weights, C bias, int64
       C* to = out + r * out_pitch + c;
       const int64_t vectors = smaller(ceil_div(columns - c, kL), kWidest);
       if (vectors == 1) {
-        shared_block<C, kTaps, 1>(p, pitch, weights, bias, rows - r, columns - c, to, out_pitch);
+        shared_block<C, kTaps, 1, kActivated>(p, pitch, weights, finish, rows - r, columns - c, to, out_pitch);
       } else if (vectors == 2) {
-        shared_block<C, kTaps, 2>(p, pitch, weights, bias, rows - r, columns - c, to, out_pitch);
+        shared_block<C, kTaps, 2, kActivated>(p, pitch, weights, finish, rows - r, columns - c, to, out_pitch);
       } else if constexpr (kWidest == 4) {
         if (vectors == 3) {
-          shared_block<C, kTaps, 3>(p, pitch, weights, bias, rows - r, columns - c, to, out_pitch);
+          shared_block<C, kTaps, 3, kActivated>(p, pitch, weights, finish, rows - r, columns - c, to, out_pitch);
         } else {
-          shared_block<C, kTaps, 4>(p, pitch, weights, bias, rows - r, columns - c, to, out_pitch);
+          shared_block<C, kTaps, 4, kActivated>(p, pitch, weights, finish, rows - r, columns - c, to, out_pitch);
         }
       }
     }
+  }
+}
+
+template <class C, int kTaps>
+void shared_plane(const C* plane, int64_t pitch, const C* weights, Finish<C> finish, int64_t rows, int64_t columns,
+                  C* out, int64_t out_pitch) {
+  if (finish.activation == Activation::none) {
+    shared_strips<C, kTaps, false>(plane, pitch, weights, finish, rows, columns, out, out_pitch);
+  } else {
+    shared_strips<C, kTaps, true>(plane, pitch, weights, finish, rows, columns, out, out_pitch);
   }
 }
 

@@ -84,11 +84,20 @@ void forward_dot(const Conv2d& p, const T* x, const T* w, T* y, const T* bias, i
     }
   }
   flush();
-  SC_UNROLL for (int k = 0; k < K; ++k) SC_UNROLL for (int r = 0; r < R; ++r) {
-    const C value = sum_of_lanes<C>(total[k][r]);
-    y[k * p.y_stride[1] + oh * p.y_stride[2] + (ow + r) * p.y_stride[3]] =
-        narrow<T>(bias == nullptr ? value : value + widen(bias[k]));
+  const auto place = [&](int k, int r) { return k * p.y_stride[1] + oh * p.y_stride[2] + (ow + r) * p.y_stride[3]; };
+  const auto value = [&](int k, int r) {
+    const C sum = sum_of_lanes<C>(total[k][r]);
+    return bias == nullptr ? sum : sum + widen(bias[k]);
+  };
+  if (p.activation == Activation::none) {
+    SC_UNROLL for (int k = 0; k < K; ++k) SC_UNROLL for (int r = 0; r < R; ++r) y[place(k, r)] = narrow<T>(value(k, r));
+    return;
   }
+  // The outputs as the lanes of as few vectors as hold them.
+  vec<C> outputs[ceil_div(K * R, L)] = {};
+  SC_UNROLL for (int i = 0; i < K * R; ++i) outputs[i / L][i % L] = value(i / R, i % R);
+  activate<C>(p.activation, outputs);
+  SC_UNROLL for (int i = 0; i < K * R; ++i) y[place(i / R, i % R)] = narrow<T>(outputs[i / L][i % L]);
 }
 
 template <class T, int K>

@@ -4,6 +4,7 @@
 #include "../common/geometry.h"
 #include "../common/parallel.h"
 #include "../common/problem.h"
+#include "activation.h"
 #include "simd.h"
 
 namespace spatialconv {
@@ -71,10 +72,13 @@ void forward_tile(const Conv2d& p, const T* x, const T* w, T* y, const T* bias, 
   }
   SC_UNROLL for (int k = 0; k < K; ++k) {
     const vec<C> offset = broadcast(bias == nullptr ? C(0) : widen(bias[k]));
+    SC_UNROLL for (int v = 0; v < V; ++v) total[k][v] = bias == nullptr ? total[k][v] : total[k][v] + offset;
+  }
+  activate<C>(p.activation, total);
+  SC_UNROLL for (int k = 0; k < K; ++k) {
     SC_UNROLL for (int v = 0; v < V; ++v) {
       T* out = y + k * p.y_stride[1] + oh * p.y_stride[2] + (ow + v * L) * p.y_stride[3];
-      store_strided_n(out, p.y_stride[3], bias == nullptr ? total[k][v] : total[k][v] + offset,
-                      smaller(L, columns - v * L));
+      store_strided_n(out, p.y_stride[3], total[k][v], smaller(L, columns - v * L));
     }
   }
 }

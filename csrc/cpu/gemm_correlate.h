@@ -79,9 +79,10 @@ struct Correlating {
     const int64_t first = filter * width, columns = smaller(width, c.dest_channels - first);
     const int64_t channel = group * c.dest_channels + first;
     const Storage* added = bias != nullptr ? bias + channel : nullptr;
-    const bool direct = std::is_same_v<Storage, C> && added == nullptr && c.dense_dest() && columns % kLanes<C> == 0;
+    const bool direct = std::is_same_v<Storage, C> && c.dense_dest() && columns % kLanes<C> == 0;
+    const Finish<C> finish{reinterpret_cast<const C*>(added), false, c.activation};
     TileCall<C> call{c.depth(), rows, row_stride, filters + (group * plan.filters + filter) * filter_block, width,
-                     sums, width, false};
+                     sums, width, false, direct && finish.needed() ? &finish : nullptr};
     for (int64_t pixel = block.pixel; pixel < block.pixel_end; pixel += kTileRows, call.a += kTileRows * row_stride) {
       const int64_t count = smaller(kTileRows, block.pixel_end - pixel);
       if (direct) {
@@ -102,7 +103,8 @@ struct Correlating {
     const int64_t first = filter * kTileRows, rows = smaller(kTileRows, c.dest_channels - first);
     const int64_t channel = group * c.dest_channels + first, plane = c.h.count * c.w.count;
     const Storage* added = bias != nullptr ? bias + channel : nullptr;
-    const bool direct = std::is_same_v<Storage, C> && added == nullptr && c.dense_dest();
+    const bool direct = std::is_same_v<Storage, C> && c.dense_dest();
+    const Finish<C> finish{reinterpret_cast<const C*>(added), true, c.activation};
     TileCall<C> call{c.depth(), filters + (group * plan.filters + filter) * filter_block, filter_pitch, lines,
                      plan.pitch, sums, width, false};
     if (filter_block == 0) call.a = filters + group * c.weight_group + first * filter_pitch;
@@ -111,11 +113,13 @@ struct Correlating {
       if (direct && columns % kLanes<C> == 0 && at + columns <= plane) {
         call.out = reinterpret_cast<C*>(dest) + pixel / plane * c.dest.image + channel * c.dest.channel + at;
         call.out_stride = c.dest.channel;
+        call.finish = finish.needed() ? &finish : nullptr;
         multiply_tile(rows, columns, call);
         continue;
       }
       call.out = sums;
       call.out_stride = width;
+      call.finish = nullptr;
       multiply_tile(rows, columns, call);
       store_lines(c, dest + channel * c.dest.channel, added, pixel, rows, columns, sums);
     }

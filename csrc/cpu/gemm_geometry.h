@@ -44,6 +44,7 @@ struct Correlation {
   Axis h, w;
   ImageStrides source, dest;
   int64_t weight_group, weight_dest, weight_source, weight_h, weight_w;
+  Activation activation = Activation::none;
 
   int64_t taps() const { return h.taps * w.taps; }
   int64_t depth() const { return taps() * source_channels; }
@@ -85,6 +86,7 @@ inline Correlation forward_correlation(const Conv2d& p) {
   c.weight_source = p.w_stride[1];
   c.weight_h = p.w_stride[2];
   c.weight_w = p.w_stride[3];
+  c.activation = p.activation;
   flatten(c);
   return c;
 }

@@ -2,24 +2,30 @@
 #pragma once
 #include <cstdint>
 
+#include "activation.h"
 #include "simd.h"
 
 namespace spatialconv {
 namespace SPATIALCONV_ISA {
 namespace gemm {
 
-#if defined(__AVX512F__)
-constexpr int kTileRows = 14;
-#elif defined(__AVX2__)
-constexpr int kTileRows = 6;
-#else
-constexpr int kTileRows = 4;
-#endif
+constexpr int kTileRows = kVectorBytes == 64 ? 14 : kVectorBytes == 32 ? 6 : 4;
 constexpr int kTileVectors = 2;
 template <class Compute>
 constexpr int kTileColumns = kTileVectors * kLanes<Compute>;
 
-// out[i][j] (+)= sum over k < depth of a[i * a_stride + k] * b[k * b_stride + j], every sum in the order of k.
+// What is done to finished sums: a bias is added (null: none), of rows or of columns, then comes the activation.
+template <class Compute>
+struct Finish {
+  const Compute* bias;
+  bool of_rows;
+  Activation activation;
+
+  bool needed() const { return bias != nullptr || activation != Activation::none; }
+};
+
+// out[i][j] (+)= sum over k < depth of a[i * a_stride + k] * b[k * b_stride + j], every sum in the order of k, and
+// finished where that is asked for.
 template <class Compute>
 struct TileCall {
   int64_t depth;
@@ -30,7 +36,23 @@ struct TileCall {
   Compute* out;
   int64_t out_stride;
   bool accumulate;
+  const Finish<Compute>* finish = nullptr;
 };
+
+template <class Compute, int rows, int vectors>
+SC_INLINE void finish_tile(const Finish<Compute>& finish, vec<Compute> (&sum)[rows][vectors]) {
+  if (finish.bias != nullptr && finish.of_rows) {
+    SC_UNROLL for (int i = 0; i < rows; ++i) {
+      SC_UNROLL for (int j = 0; j < vectors; ++j) sum[i][j] += broadcast(finish.bias[i]);
+    }
+  } else if (finish.bias != nullptr) {
+    SC_UNROLL for (int j = 0; j < vectors; ++j) {
+      const vec<Compute> added = load(finish.bias + j * kLanes<Compute>);
+      SC_UNROLL for (int i = 0; i < rows; ++i) sum[i][j] += added;
+    }
+  }
+  activate<Compute>(finish.activation, sum);
+}
 
 template <class Compute, int rows, int vectors>
 void tile(const TileCall<Compute>& call) {
@@ -57,6 +79,7 @@ void tile(const TileCall<Compute>& call) {
     ++a;
     b += b_stride;
   }
+  if (call.finish != nullptr) finish_tile(*call.finish, sum);
   SC_UNROLL for (int i = 0; i < rows; ++i) {
     SC_UNROLL for (int j = 0; j < vectors; ++j) store(call.out + i * out_stride + j * lanes, sum[i][j]);
   }
@@ -69,11 +92,11 @@ void tile_of_rows(int64_t rows, const TileCall<Compute>& call) {
     case 2: return tile<Compute, 2, vectors>(call);
     case 3: return tile<Compute, 3, vectors>(call);
     case 4: return tile<Compute, 4, vectors>(call);
-#if defined(__AVX2__)
+#if SC_VECTOR_BYTES >= 32
     case 5: return tile<Compute, 5, vectors>(call);
     case 6: return tile<Compute, 6, vectors>(call);
 #endif
-#if defined(__AVX512F__)
+#if SC_VECTOR_BYTES >= 64
     case 7: return tile<Compute, 7, vectors>(call);
     case 8: return tile<Compute, 8, vectors>(call);
     case 9: return tile<Compute, 9, vectors>(call);

@@ -18,6 +18,7 @@ constexpr const KernelTable* kTables[] = {
     &avg_pool_table, &depthwise_table, &direct_table, &gemm_table, &max_pool_table, &winograd_table,
 };
 
+extern const IsaLevel isa_level;
 const IsaLevel isa_level = {SC_TEXT(SPATIALCONV_ISA), kTables, sizeof kTables / sizeof kTables[0]};
 
 }  // namespace SPATIALCONV_ISA

@@ -7,6 +7,7 @@
 #include "../common/geometry.h"
 #include "../common/parallel.h"
 #include "../common/problem.h"
+#include "activation.h"
 #include "simd.h"
 
 namespace spatialconv {

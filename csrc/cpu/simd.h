@@ -19,19 +19,21 @@
 #define SC_INLINE inline __attribute__((always_inline))
 #define SC_UNROLL _Pragma("GCC unroll 32")
 
+// The size of a vector, which lanes and tiles follow; instructions follow what the compiler was allowed. With
+// SPATIALCONV_WIDE a level has the tiles of AVX-512 in generic vectors: slow, but tests of it run on any machine.
+#if defined(__AVX512F__) || defined(SPATIALCONV_WIDE)
+#define SC_VECTOR_BYTES 64
+#elif defined(__AVX2__)
+#define SC_VECTOR_BYTES 32
+#else
+#define SC_VECTOR_BYTES 16
+#endif
+
 namespace spatialconv {
 namespace SPATIALCONV_ISA {
 
-#if defined(__AVX512F__)
-constexpr int kVectorBytes = 64;
-constexpr int kVectorRegisters = 32;
-#elif defined(__AVX2__)
-constexpr int kVectorBytes = 32;
-constexpr int kVectorRegisters = 16;
-#else
-constexpr int kVectorBytes = 16;
-constexpr int kVectorRegisters = 16;
-#endif
+constexpr int kVectorBytes = SC_VECTOR_BYTES;
+constexpr int kVectorRegisters = kVectorBytes == 64 ? 32 : 16;
 
 struct bf16 {
   uint16_t bits;
@@ -317,6 +319,32 @@ SC_INLINE Compute sum_of_lanes(vec<Compute> v) {
     for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
   }
   return lanes[0];
+#endif
+}
+
+// v, or the bound where v is beyond it; a NaN in v stays.
+template <class V>
+SC_INLINE V at_least(V v, V bound) {
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<V, vec<float>>) return (V)_mm512_max_ps((__m512)bound, (__m512)v);
+  else return (V)_mm512_max_pd((__m512d)bound, (__m512d)v);
+#elif defined(__AVX2__)
+  if constexpr (std::is_same_v<V, vec<float>>) return (V)_mm256_max_ps((__m256)bound, (__m256)v);
+  else return (V)_mm256_max_pd((__m256d)bound, (__m256d)v);
+#else
+  return bound > v ? bound : v;
+#endif
+}
+template <class V>
+SC_INLINE V at_most(V v, V bound) {
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<V, vec<float>>) return (V)_mm512_min_ps((__m512)bound, (__m512)v);
+  else return (V)_mm512_min_pd((__m512d)bound, (__m512d)v);
+#elif defined(__AVX2__)
+  if constexpr (std::is_same_v<V, vec<float>>) return (V)_mm256_min_ps((__m256)bound, (__m256)v);
+  else return (V)_mm256_min_pd((__m256d)bound, (__m256d)v);
+#else
+  return bound < v ? bound : v;
 #endif
 }
 

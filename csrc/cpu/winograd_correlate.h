@@ -161,7 +161,7 @@ int32_t correlate(const gemm::Correlation& c, const void* source, const void* w,
   return plan.filters_outer ? work.run_filters(threads) : work.run_blocks(threads);
 }
 
-// Packed filters are their transforms, then the filters themselves, [oc][ic][3][3], for tiles that are computed without.
+// Packed filters are their transforms, then the filters themselves, [oc][ic][3][3], for tiles computed without.
 template <class Storage, int m>
 int64_t packed_bytes(const gemm::Correlation& c) {
   const Plan<Storage, m> plan(c, 1);

@@ -16,19 +16,21 @@ using gemm::ImageStrides;
 using gemm::kTileColumns;
 using gemm::kTileRows;
 
-// dest[oh][ow] = sum over taps of filter[kh][kw] * source[oh + kh - ph][ow + kw - pw]. With `flipped` (the input gradient)
-// filter[kh][kw] is the weight's tap [2 - kh][2 - kw].
+// dest[oh][ow] = sum over taps of filter[kh][kw] * source[oh + kh - ph][ow + kw - pw]. With `flipped` (the input
+// gradient) filter[kh][kw] is the weight's tap [2 - kh][2 - kw].
 struct Shape {
   bool nhwc, flipped;
+  Activation activation;
   int64_t images, ic, oc, ih, iw, oh, ow, ph, pw;
   ImageStrides source, dest;
   int64_t weight_dest, weight_source, weight_h, weight_w;
 
   explicit Shape(const gemm::Correlation& c)
-      : nhwc(c.nhwc), flipped(c.h.offset_step < 0), images(c.images), ic(c.source_channels), oc(c.dest_channels),
-        ih(c.h.source), iw(c.w.source), oh(c.h.dest), ow(c.w.dest), ph(flipped ? 2 - c.h.offset : -c.h.offset),
-        pw(flipped ? 2 - c.w.offset : -c.w.offset), source(c.source), dest(c.dest), weight_dest(c.weight_dest),
-        weight_source(c.weight_source), weight_h(c.weight_h), weight_w(c.weight_w) {}
+      : nhwc(c.nhwc), flipped(c.h.offset_step < 0), activation(c.activation), images(c.images), ic(c.source_channels),
+        oc(c.dest_channels), ih(c.h.source), iw(c.w.source), oh(c.h.dest), ow(c.w.dest),
+        ph(flipped ? 2 - c.h.offset : -c.h.offset), pw(flipped ? 2 - c.w.offset : -c.w.offset), source(c.source),
+        dest(c.dest), weight_dest(c.weight_dest), weight_source(c.weight_source), weight_h(c.weight_h),
+        weight_w(c.weight_w) {}
 };
 
 // A rectangle of tiles of one image.

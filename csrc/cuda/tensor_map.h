@@ -41,7 +41,11 @@ template <class Encoder>
 Encoder driver_encoder(const char* name) {
   void* address = nullptr;
   cudaDriverEntryPointQueryResult found;
+#if CUDART_VERSION >= 12050
   const cudaError_t error = cudaGetDriverEntryPointByVersion(name, &address, 12000, cudaEnableDefault, &found);
+#else
+  const cudaError_t error = cudaGetDriverEntryPoint(name, &address, cudaEnableDefault, &found);
+#endif
   return error == cudaSuccess && found == cudaDriverEntryPointSuccess ? reinterpret_cast<Encoder>(address) : nullptr;
 }
 

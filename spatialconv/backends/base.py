@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
-from ..problem import Problem
+from ..activations import IN_PLACE
+from ..problem import Conv2dProblem, Problem
 
 DTYPES = {
     "f32": torch.float32, "f64": torch.float64, "bf16": torch.bfloat16, "f16": torch.float16,
@@ -40,7 +41,7 @@ class Context:
 #   max_pool2d_gather(input, indices), avg_pool2d(input), avg_pool2d_grad_input(grad_output)
 # where indices are int64, or uint8 window offsets where the problem says `offsets`,
 # with 4-D tensors of the problem's shapes, dtype and device and any strides; it returns new tensors that are dense in
-# the problem's layout.
+# the problem's layout, a convolution's with its activation applied.
 Plan = Callable[..., object]
 
 
@@ -48,7 +49,8 @@ class Kernel(ABC):
     """One algorithm of a backend.
 
     ``shift_exact``: bitwise the same forward response wherever the pattern stands. ``integer_exact``: small integers
-    come out without an error. ``devices``: where its tensors may lie.
+    come out without an error. ``devices``: where its tensors may lie. ``fuses``: the activations that its own stores
+    apply; after the others the output is walked over once more.
     """
 
     backend: str
@@ -59,6 +61,7 @@ class Kernel(ABC):
     integer_exact: bool = True
     deterministic: bool = True
     tier: str = "ieee"
+    fuses: tuple[str, ...] = ()
 
     @property
     def full_name(self) -> str:
@@ -82,7 +85,15 @@ class Kernel(ABC):
 
     @abstractmethod
     def plan(self, problem: Problem, context: Context) -> Plan:
-        """A callable that runs the problem; called only where ``refusals`` is empty."""
+        """A callable that runs the problem, whose activation, if any, is one that the kernel fuses; called only where
+        ``refusals`` is empty. ``whole_plan`` is the one for every problem."""
+
+    def whole_plan(self, problem: Problem, context: Context) -> Plan:
+        """The plan of a problem with any activation: fused, or applied to the finished output in place."""
+        activation = problem.activation if isinstance(problem, Conv2dProblem) else None
+        if activation is None or activation in self.fuses:
+            return self.plan(problem, context)
+        return activated(self.plan(problem.replace(activation=None), context), activation)
 
     def packed_weight(self, problem: Problem, context: Context, weight: torch.Tensor) -> torch.Tensor | None:
         """The weight as a plan of a prepacked context wants it, or None where this kernel has no such form."""
@@ -98,6 +109,12 @@ class Backend(ABC):
     @abstractmethod
     def unavailable(self) -> str | None:
         """Why nothing of this backend can run in this process, or None. Asked once."""
+
+
+def activated(plan: Plan, activation: str) -> Plan:
+    """The plan of a convolution with an activation behind it."""
+    apply = IN_PLACE[activation]
+    return lambda input, weight, bias: apply(plan(input, weight, bias))
 
 
 def refuse_device(problem: Problem, *devices: str) -> list[str]:

@@ -6,7 +6,7 @@ import torch
 
 from ..problem import Conv2dProblem, Problem
 from ..shapes import memory_format
-from .base import Plan
+from .base import Plan, activated
 
 
 def empty_plan(problem: Problem) -> Plan:
@@ -27,7 +27,7 @@ def empty_plan(problem: Problem) -> Plan:
             output = zeros(input)
             return output if bias is None else output.copy_(bias.reshape(1, -1, 1, 1).expand(output.shape))
 
-        return conv2d
+        return conv2d if problem.activation is None else activated(conv2d, problem.activation)
     if problem.op == "max_pool2d":
         kept = torch.uint8 if problem.offsets else torch.int64 if problem.indices else None
         return lambda input: (zeros(input), None if kept is None else zeros(input, kept))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from ..activations import FUNCTIONS, SLOPE
 from ..backends.base import DTYPES
 from ..backends.reference.pool import as_indices, as_offsets
 from ..problem import Conv2dProblem, Pool2dProblem, Problem
@@ -46,7 +47,10 @@ def truth(problem: Problem, operands: Operands) -> Truth:
         wide[1] = as_indices(problem, wide[1])
     if isinstance(problem, Conv2dProblem):
         sizes = [None if tensor is None else tensor.abs() for tensor in wide]
-        return Truth(_convolve(problem, wide), _convolve(problem, sizes))
+        values, magnitude = _convolve(problem, wide), _convolve(problem, sizes)
+        if problem.activation is not None:
+            values, magnitude = FUNCTIONS[problem.activation](values), SLOPE[problem.activation] * magnitude
+        return Truth(values, magnitude)
     if problem.op == "max_pool2d":
         values, found = _max_pool(problem, wide[0])
         return Truth(values, None, as_offsets(problem, found) if offsets else found)

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from .. import dispatch
+from ..activations import IN_PLACE
 from ..backends.base import DTYPES
 from ..problem import Conv2dProblem, Pool2dProblem, Problem
 from ..shapes import memory_format
@@ -38,14 +39,20 @@ def ours(cell: Cell, request: str) -> Call:
         return dispatch.choose(problem, request).plan
     from .. import functional
 
-    return _forward(cell, functional, backend=request)
+    activation = {"activation": problem.activation} if _activation(problem) else {}
+    return _forward(cell, functional, backend=request, **activation)
 
 
 def torch_call(cell: Cell) -> Call:
     """Torch's side of a cell."""
     if cell.pass_name == "forward":
-        return _forward(cell, F)
+        call, activation = _forward(cell, F), _activation(cell.problem)
+        return call if activation is None else lambda *operands: IN_PLACE[activation](call(*operands))
     return _torch_backward(cell.problem)
+
+
+def _activation(problem: Problem) -> str | None:
+    return problem.activation if isinstance(problem, Conv2dProblem) else None
 
 
 def _forward(cell: Cell, functions: object, **extra: object) -> Call:
@@ -148,8 +155,10 @@ def refuse(peer: str, cell: Cell) -> str | None:
         return f"{peer} is measured on the CPU in f32"
     if problem.layout != "nchw":
         return f"{peer} takes NCHW tensors"
-    if cell.transposed or (
-        isinstance(problem, Pool2dProblem) and (problem.adaptive or problem.divisor or problem.indices)
+    if (
+        cell.transposed
+        or _activation(problem)
+        or (isinstance(problem, Pool2dProblem) and (problem.adaptive or problem.divisor or problem.indices))
     ):
         return f"{peer} has no model of this layer here"
     return None

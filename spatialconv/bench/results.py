@@ -64,6 +64,7 @@ class Store:
     def __init__(self, path: Path, head: dict, resume: bool = False) -> None:
         self.path, self.head = path, json.loads(json.dumps(_finite(head)))
         self.rows: dict[str, dict] = {}
+        self._texts: dict[str, str] = {}
         if resume and path.is_file():
             old = load(path)
             differing = _differing(old["head"], self.head)
@@ -79,12 +80,19 @@ class Store:
 
     def add(self, row: dict) -> None:
         self.rows[row["key"]] = row
+        self._texts.pop(row["key"], None)
         self.write()
 
     def write(self) -> None:
-        content = json.dumps(_finite({"head": self.head, "rows": list(self.rows.values())}), indent=1, allow_nan=False)
+        # A row is put into words once: with thousands of them that would take longer than measuring the next.
+        for key, row in self.rows.items():
+            if key not in self._texts:
+                self._texts[key] = json.dumps(_finite(row), indent=1, allow_nan=False)
+        head = json.dumps(_finite(self.head), indent=1, allow_nan=False)
         scratch = self.path.with_name(self.path.name + ".part")
-        scratch.write_text(content + "\n")
+        scratch.write_text(
+            f'{{"head": {head},\n"rows": [\n' + ",\n".join(self._texts[key] for key in self.rows) + "\n]}\n"
+        )
         os.replace(scratch, self.path)
 
 

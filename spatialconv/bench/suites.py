@@ -17,12 +17,14 @@ CPU_FLOPS = 4e9
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer of a suite: ``problem`` is its forward pass; a transposed convolution's is a ``conv2d_grad_input``."""
+    """A layer of a suite: ``problem`` is its forward pass; a transposed convolution's is a ``conv2d_grad_input``.
+    ``halved``: it runs as one image of half the side."""
 
     suite: str
     problem: Problem
     count: int = 1
     transposed: bool = False
+    halved: bool = False
 
 
 def names() -> list[str]:
@@ -69,12 +71,13 @@ def fit(layer: Layer, batch: int | None, dtype: str, layout: str, device: str) -
     changes: dict[str, object] = {"dtype": dtype, "layout": layout, "device": device}
     if batch is not None:
         changes["n"] = batch
-    if device == "cpu" and problem.flops() > CPU_FLOPS * max(problem.n, 1):
+    halved = device == "cpu" and problem.flops() > CPU_FLOPS * max(problem.n, 1)
+    if halved:
         changes.update(n=1, ih=problem.ih // 2, iw=problem.iw // 2, oh=0, ow=0)
     if isinstance(problem, Pool2dProblem) and problem.adaptive:
         changes.pop("oh", None)
         changes.pop("ow", None)
-    return Layer(layer.suite, problem.replace(**changes), layer.count, layer.transposed)
+    return Layer(layer.suite, problem.replace(**changes), layer.count, layer.transposed, halved)
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,8 @@ def _pass_problem(layer: Layer, name: str, indices: bool) -> Problem | None:
             op = {"forward": "conv2d_grad_input", "grad_input": "conv2d"}.get(name, "conv2d_grad_weight")
         else:
             op = {"forward": "conv2d"}.get(name, f"conv2d_{name}")
-        return problem.replace(op=op, bias=problem.bias and op == "conv2d" and not layer.transposed)
+        forward = op == "conv2d" and not layer.transposed
+        return problem.replace(op=op, bias=problem.bias and forward, activation=problem.activation if forward else None)
     if name == "grad_weight":
         return None
     if name == "forward":
@@ -129,16 +133,23 @@ def _pass_problem(layer: Layer, name: str, indices: bool) -> Problem | None:
 
 
 def kind(problem: Problem, transposed: bool = False) -> str:
-    """The class that a layer is averaged with: '3x3 s1', '1x1', 'stem', 'depthwise', 'max pool', ..."""
+    """The class that a layer is averaged with, of those in ``goals.txt``: '3x3 s1', 'stem', 'depthwise 7', ..."""
     if isinstance(problem, Pool2dProblem):
-        return f"{'adaptive ' if problem.adaptive else ''}{problem.op[:3]} pool"
+        name = f"{problem.op[:3]} pool"
+        if (problem.oh, problem.ow) == (1, 1):
+            return f"global {name}"
+        return f"adaptive {name}" if problem.adaptive else name
     if transposed:
         return "transposed"
+    side = max(problem.kh, problem.kw)
     if problem.depthwise:
-        return f"depthwise s{problem.sh}"
+        return f"depthwise {side}" if side < 13 else "depthwise 13-31"
     if problem.g > 1:
-        return "grouped"
+        return "grouped" if 4 <= problem.ic // problem.g <= 32 else "grouped, few or many channels"
     if problem.ic <= 4:
         return "stem"
-    name = f"{problem.kh}x{problem.kw} s{problem.sh}"
-    return f"{name} dilated" if max(problem.dh, problem.dw) > 1 else name
+    if (problem.kh, problem.kw) == (problem.sh, problem.sw) != (1, 1):
+        return "patches"
+    if max(problem.dh, problem.dw) > 1:
+        return f"{problem.kh}x{problem.kw} dilated"
+    return f"{problem.kh}x{problem.kw} s{problem.sh}"

@@ -33,7 +33,8 @@ def short(problem: str) -> str:
 
 
 def _cell(row: dict | None, peer: str, wide: bool) -> list[Text]:
-    """Our time and the ratio to the peer of one row, then if ``wide`` the share of the roofline."""
+    """Our time and the ratio to the peer of one row, then if ``wide`` the share of the roofline and the largest ratio
+    that it leaves."""
     if row is None:
         return [Text("")] * (3 if wide else 2)
     if row["status"] != "ok":
@@ -45,13 +46,18 @@ def _cell(row: dict | None, peer: str, wide: bool) -> list[Text]:
         ratio = ratio_text(entry["ratio"], entry["low"], entry["high"], bounds=wide)
     noisy = "" if row["clock"] == "cpu" or row["ours"]["clean"] >= row["ours"]["samples"] else "~"
     cells = [Text(noisy + seconds(row["ours"]["median"])), ratio]
-    return [*cells, Text(f"{100 * row['roofline']['share']:.0f}%")] if wide else cells
+    if not wide:
+        return cells
+    share = row["roofline"]["share"]
+    largest = f" {entry['ratio'] / share:.1f}x" if entry.get("ratio") else ""
+    return [*cells, Text(f"{100 * share:.0f}%{largest}")]
 
 
 def layers_table(
     rows: Sequence[dict], backend: str, dtype: str, layout: str, peer: str = TORCH, wide: bool = True
 ) -> Table:
-    """One line a layer: for each pass our time, the ratio to the peer, and if ``wide`` bounds and roofline share."""
+    """One line a layer: for each pass our time, the ratio to the peer, and if ``wide`` its bounds, the roofline's share
+    and the ratio at the roofline."""
     mine = [row for row in rows if (row["backend"], row["dtype"], row["layout"]) == (backend, dtype, layout)]
     passes = [name for name in PASSES if any(row["pass"] == name for row in mine)]
     title = f"{backend}, {dtype} {layout}: {peer} time / ours (above 1: we are faster)"
@@ -145,12 +151,15 @@ def report(rows: Sequence[dict], peers: Sequence[str], width: int = 180) -> Grou
 def worst_first(rows: Sequence[dict], peer: str = TORCH) -> str:
     """One line a row as plain text, the lowest ratio to the peer first, then what was not measured and why."""
     measured = [row for row in rows if row["status"] == "ok" and row["peers"].get(peer, {}).get("ratio") is not None]
-    lines = [f"{f'{peer} time / ours':28} {'roof':5} {'ours':10} {'kernel':25} problem (caches)"]
+    lines = [f"{f'{peer} time / ours':28} {'roof':5} {'largest':8} {'ours':10} {'kernel':25} problem (caches)"]
     for row in sorted(measured, key=lambda row: row["peers"][peer]["ratio"]):
         entry, time = row["peers"][peer], seconds(row["ours"]["median"])
         bounds = f"{entry['ratio']:6.2f} ({entry['low']:.2f}-{entry['high']:.2f})"
         share = f"{100 * row['roofline']['share']:3.0f}%"
-        lines.append(f"{bounds:28} {share:5} {time:10} {row['kernel']:25} {row['problem']} ({row['cache']})")
+        largest = f"{entry['ratio'] / row['roofline']['share']:.2f}"
+        lines.append(
+            f"{bounds:28} {share:5} {largest:8} {time:10} {row['kernel']:25} {row['problem']} ({row['cache']})"
+        )
     lines += [
         f"{row['status']}: {row['backend']} {row['problem']}: {row.get('reason', '')}"
         for row in rows

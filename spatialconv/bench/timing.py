@@ -27,6 +27,8 @@ CACHE_STATES = ("rotate", "hot", "flush")
 CLOCKS = ("auto", "wall", "cpu", "graph")
 CONFIDENCE = 0.95
 LEAST_CLEAN = 5
+# Calls so slow that the budget is spent that many times over get fewer rounds than others, but never fewer than these.
+PATIENCE, LEAST_SLOW = 2.5, 3
 MAX_ROTATED_BYTES = 512 * 2**20
 
 
@@ -56,11 +58,13 @@ class Measured:
 
 @dataclass(frozen=True)
 class Ratio:
-    """Median of the peer over median of ours, above 1 where we are faster, and its 95 % confidence bounds."""
+    """Median of the peer over median of ours, above 1 where we are faster, and its 95 % confidence bounds;
+    ``high90``: the upper one of 90 %."""
 
     value: float
     low: float
     high: float
+    high90: float
 
 
 def cache_size(level: int = 2) -> int:
@@ -182,13 +186,14 @@ def interleave(
     """Samples of every variant, one of each a round, in alternating order, for about ``budget`` seconds.
 
     Blocks hold as many calls as make them long enough for the clock; ``single`` keeps them at one call. Where too few
-    rounds are undisturbed it goes on for up to three times the budget; very slow calls get fewer than ``least`` rounds.
+    rounds are undisturbed it goes on for ``PATIENCE`` times the budget, which is also all that very slow calls get.
     """
     with quiet():
         calls = []
         for variant in variants:
-            variant.sample(1)
-            seconds = min(variant.sample(1).seconds for _ in range(2))
+            seconds = variant.sample(1).seconds
+            if seconds < budget / 10 or budget == 0:
+                seconds = min(variant.sample(1).seconds for _ in range(2))
             calls.append(1 if single else min(max(1, round(BLOCK_SECONDS / max(seconds, 1e-7) + 0.5)), 512))
         samples: list[list[Sample]] = [[] for _ in variants]
         start, clean = time.perf_counter(), 0
@@ -200,9 +205,10 @@ def interleave(
             clean += all(row[-1].clean for row in samples)
             rounds, spent = len(samples[0]), time.perf_counter() - start
             enough = rounds >= most or (rounds >= least and spent > budget)
-            if enough and (clean >= LEAST_CLEAN or spent > 3 * budget):
+            impatient = spent > PATIENCE * budget
+            if enough and (clean >= LEAST_CLEAN or impatient):
                 return samples
-            if rounds >= LEAST_CLEAN and spent > 20 * budget > 0:
+            if rounds >= LEAST_SLOW and impatient and budget > 0:
                 return samples
 
 
@@ -244,5 +250,5 @@ def ratio(
     drawn = generator.integers(0, len(mine), (2000, len(mine)))
     drawn_peer = drawn if paired else generator.integers(0, len(theirs), (2000, len(theirs)))
     ratios = np.median(theirs[drawn_peer], axis=1) / np.median(mine[drawn], axis=1)
-    low, high = np.percentile(ratios, ((1 - CONFIDENCE) * 50, (1 + CONFIDENCE) * 50))
-    return Ratio(float(np.median(theirs) / np.median(mine)), float(low), float(high))
+    low, high, high90 = np.percentile(ratios, ((1 - CONFIDENCE) * 50, (1 + CONFIDENCE) * 50, 95))
+    return Ratio(float(np.median(theirs) / np.median(mine)), float(low), float(high), float(high90))

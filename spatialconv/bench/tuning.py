@@ -14,6 +14,8 @@ from . import gate, operands, timing
 
 # A choice is changed only where the bound of the gain, not the gain itself, is above this.
 LEAST_GAIN = 1.03
+# A choice this near to the best kernel's speed is as good as it.
+GOOD_CHOICE = 0.95
 
 
 @dataclass(frozen=True)
@@ -32,21 +34,33 @@ class Tuned:
     def changed(self) -> bool:
         return self.winner != self.default
 
+    @property
+    def best(self) -> str:
+        """The kernel with the shortest time, whether surely so or not."""
+        return min(self.seconds, key=self.seconds.__getitem__, default=self.default)
 
-def candidates(problem: Problem, context) -> list[str]:
+    @property
+    def share(self) -> float:
+        """The speed of the built-in choice as a share of the best kernel's."""
+        return self.seconds[self.best] / self.seconds[self.default] if self.default in self.seconds else 1.0
+
+
+def candidates(problem: Problem, context, request: str = dispatch.AUTO) -> list[str]:
     """The kernels that take the problem, the built-in choice first; the reference only where nothing else does."""
-    names = dispatch.ordered(problem, dispatch.candidates(problem.op), context)
+    names = dispatch.ordered(problem, dispatch.candidates(problem.op, request), context)
     taking = [name for name in names if not dispatch.reasons_against(name, problem, context)]
     fast = [name for name in taking if not name.startswith("reference:")]
     return fast or taking
 
 
-def tune_problem(problem: Problem, budget: float, clock: str, cache: str = "rotate", seed: int = 0) -> Tuned:
+def tune_problem(
+    problem: Problem, budget: float, clock: str, cache: str = "rotate", seed: int = 0, request: str = dispatch.AUTO
+) -> Tuned:
     """Time every candidate, interleaved, on the same operands; a kernel that fails the gate cannot win."""
     context = dispatch.current_context(problem.device)
-    names = candidates(problem, context)
+    names = candidates(problem, context, request)
     if not names:
-        raise UnsupportedProblemError(str(dispatch.explain_problem(problem, dispatch.AUTO, context)))
+        raise UnsupportedProblemError(str(dispatch.explain_problem(problem, request, context)))
     key = tuned.key(problem, context)
     if len(names) < 2:
         return Tuned(problem, key, names[0], names[0], None, {}, {})
@@ -76,10 +90,10 @@ def tune_problem(problem: Problem, budget: float, clock: str, cache: str = "rota
     return Tuned(problem, key, names[0], winner, gain if winner == fastest else None, seconds, wrong)
 
 
-def tune(problems: Iterable[Problem], budget: float, clock: str) -> Iterator[Tuned]:
+def tune(problems: Iterable[Problem], budget: float, clock: str, request: str = dispatch.AUTO) -> Iterator[Tuned]:
     """Tune each problem once, in turn."""
     for problem in dict.fromkeys(problems):
-        yield tune_problem(problem, budget, clock)
+        yield tune_problem(problem, budget, clock, request=request)
 
 
 def choices(found: Iterable[Tuned]) -> dict[str, str]:

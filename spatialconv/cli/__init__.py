@@ -1,10 +1,10 @@
-"""The command line: ``spatialconv bench | check | explain | info | tune``. Imports torch only inside a command."""
+"""The command line: ``spatialconv bench | check | explain | info | report | tune``. Only a command imports torch."""
 
 from __future__ import annotations
 
 import typer
 
-from . import bench, check, explain, info, tune
+from . import bench, check, explain, info, report, tune
 
 app = typer.Typer(
     name="spatialconv",
@@ -37,4 +37,5 @@ app.command(help=bench.HELP)(bench.bench)
 app.command(help=check.HELP)(check.check)
 app.command(help=explain.HELP)(explain.explain)
 app.command(help=info.HELP)(info.info)
+app.command(help=report.HELP)(report.report)
 app.command(help=tune.HELP)(tune.tune)

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ..bench import plot, results, roofline, runner, table
+from ..bench import class_table, plot, results, roofline, runner, table
 
 
 def run(settings: runner.Settings, works, json_path: Path, plot_path: Path, resume: bool, compare: Path | None) -> bool:
@@ -54,6 +54,7 @@ def run(settings: runner.Settings, works, json_path: Path, plot_path: Path, resu
     store.write()
     rows = [store.rows[work.key] for work in works if work.key in store.rows]
     console.print(table.report(rows, settings.peers, console.width))
+    console.print(class_table.report(rows, settings.peers[0]))
     good = not stopped and all(row["status"] in ("ok", "refused") for row in rows)
     if old is not None:
         changes = results.compare(old["rows"], rows)

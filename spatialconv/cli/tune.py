@@ -17,6 +17,8 @@ Examples:
 
     spatialconv tune --suite mobilenetv2 --batch 8 --layout nhwc
 
+    spatialconv tune --choice extension --batch 8
+
     spatialconv tune "conv2d n1 ic64 ih56 iw56 oc64 kh3 kw3 ph1 pw1 f32 nchw cpu" --dry-run
 """
 
@@ -32,9 +34,11 @@ def tune(
     budget: float = typer.Option(0.3, min=0.0, help="Seconds of timing a problem."),
     filter: str = typer.Option("", help="Only problems whose printed form contains this."),
     dry_run: bool = typer.Option(False, help="Show what would be kept, write nothing."),
+    choice: str = typer.Option("", help="A backend: compare its built-in choice with its best kernel, write nothing."),
 ) -> None:
     import torch
 
+    from .. import dispatch
     from ..bench import suites
     from ..problem import parse
 
@@ -57,10 +61,13 @@ def tune(
     for problem in wanted:
         if problem.device != "cpu":
             raise typer.BadParameter(f"expected a problem on the CPU, got {problem}")
-    from ._tune_run import run
+    if choice and choice not in dispatch.backends():
+        known = ", ".join(dispatch.backends())
+        raise typer.BadParameter(f"expected one of {known}, got {choice!r}", param_hint="--choice")
+    from ._tune_run import judge, run
 
     try:
-        good = run(wanted, budget, dry_run)
+        good = judge(wanted, budget, choice) if choice else run(wanted, budget, dry_run)
     except (OSError, ValueError, NotImplementedError) as error:
         raise typer.BadParameter(str(error)) from None
     if not good:

@@ -23,6 +23,7 @@ from ..functional import (
     conv_transpose2d,
     max_pool2d,
 )
+from ..ops.arguments import check_activation
 
 Size = int | tuple[int, int]
 OptionalSize = int | None | tuple[int | None, int | None]
@@ -45,14 +46,17 @@ class BackendLayer:
 
 
 class Conv2d(BackendLayer, torch.nn.Conv2d):
-    """2-D convolution: ``torch.nn.Conv2d`` plus ``backend``.
+    """2-D convolution: ``torch.nn.Conv2d`` plus ``activation`` and ``backend``.
 
     Input (N, C_in, H, W) or (C_in, H, W), output (N, C_out, H_out, W_out) or unbatched; any dtype that ``F.conv2d``
     takes. Equivalent: ``torch.nn.functional.conv2d(input, weight, bias, stride, padding, dilation, groups)``, after
-    ``torch.nn.functional.pad`` where ``padding_mode`` is 'reflect', 'replicate' or 'circular'. Raises as torch's layer
-    does; an unknown ``backend`` is a ValueError.
+    ``torch.nn.functional.pad`` where ``padding_mode`` is 'reflect', 'replicate' or 'circular', and followed by the
+    function that ``activation`` names, as ``spatialconv.conv2d`` says. Raises as torch's layer does; an unknown
+    ``activation`` or ``backend`` is a ValueError.
     """
 
+    # A class attribute until an instance is given its own.
+    activation: str | None = None
     # What `prepack` attaches; never in the state_dict, in a pickle or in a copy.
     _packed: Any = None
 
@@ -70,11 +74,15 @@ class Conv2d(BackendLayer, torch.nn.Conv2d):
         device=None,
         dtype=None,
         *,
+        activation: str | None = None,
         backend: str | None = None,
     ) -> None:
         super().__init__(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype
         )
+        if activation is not None:
+            check_activation("Conv2d", activation, self.weight)
+            self.activation = activation
         self._set_backend(backend)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -89,7 +97,14 @@ class Conv2d(BackendLayer, torch.nn.Conv2d):
         if self.padding_mode != "zeros":
             input = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
             padding = (0, 0)
-        return conv2d(input, weight, bias, self.stride, padding, self.dilation, self.groups, backend=self.backend)
+        return conv2d(
+            input, weight, bias, self.stride, padding, self.dilation, self.groups,
+            activation=self.activation, backend=self.backend,
+        )  # fmt: skip
+
+    def extra_repr(self) -> str:
+        shown = super().extra_repr()
+        return shown if self.activation is None else f"{shown}, activation={self.activation!r}"
 
     def train(self, mode: bool = True) -> Conv2d:
         if mode:

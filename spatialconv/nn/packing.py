@@ -97,23 +97,24 @@ class PackedConv2d:
             return None
         key = (
             input.shape, input.stride(), input.dtype, input.device, geometry,
-            None if bias is None else (bias.shape, bias.dtype), layer.backend, conv_surroundings(input),
+            None if bias is None else (bias.shape, bias.dtype), layer.activation, layer.backend,
+            conv_surroundings(input),
         )  # fmt: skip
         try:
             run = state.runs[key]
         except KeyError:
             # An ordinary call, which checks the arguments and tells the output's size; then the plan of those to come.
-            output = conv2d(input, weight, bias, *geometry, backend=layer.backend)
+            output = conv2d(input, weight, bias, *geometry, activation=layer.activation, backend=layer.backend)
             if len(state.runs) >= _LIMIT:
                 state.runs.clear()
                 state.forms.clear()
-            state.runs[key] = _plan(layer.backend, input, bias, geometry, output, state) if input.dim() == 4 else None
+            state.runs[key] = _plan(layer, input, bias, geometry, output, state) if input.dim() == 4 else None
             return output
         return None if run is None else run(input, bias)
 
 
 def _plan(
-    backend: str | None, input: Tensor, bias: Tensor | None, geometry: tuple, output: Tensor, state: _State
+    layer: Conv2d, input: Tensor, bias: Tensor | None, geometry: tuple, output: Tensor, state: _State
 ) -> _Run | None:
     """What runs such calls from now on; None where the layer must take its ordinary way."""
     weight, (stride, padding, dilation, groups) = state.weight, geometry
@@ -124,17 +125,17 @@ def _plan(
         padding = (0, 0) if padding == "valid" else pair("conv2d", "padding", padding)
     problem = conv2d_problem(
         "conv2d", input.shape, weight.shape, output.shape, stride, padding, dilation, groups,
-        bias is not None, input, weight,
+        bias is not None, input, weight, activation=layer.activation,
     )  # fmt: skip
     if problem.empty:
         return None
     context = replace(current_context(problem.device, input.device.index), prepacked=True)
-    choice = choose(problem, requested(backend), index=input.device.index)
+    choice = choose(problem, requested(layer.backend), index=input.device.index)
     kernel, plan = choice.kernel, choice.plan
     packed = None if kernel.refusals(problem, context) else kernel.packed_weight(problem, context, weight.detach())
     if packed is None:
         return lambda input, bias: plan(input, weight, bias)
-    packed, plan = _store(packed, state.forms), kernel.plan(problem, context)
+    packed, plan = _store(packed, state.forms), kernel.whole_plan(problem, context)
     return lambda input, bias: plan(input, packed, bias)
 
 

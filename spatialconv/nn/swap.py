@@ -127,8 +127,9 @@ def _override(module: torch.nn.Module, cls: type, theirs: type) -> str:
             return f"{cls.__name__} overrides {name}"
         if name in vars(module):
             return f"{name} was replaced on this instance"
-    if hasattr(module, "backend"):
-        return f"{cls.__name__} has an attribute named backend of its own"
+    for name in ("backend", "activation") if theirs is torch.nn.Conv2d else ("backend",):
+        if hasattr(module, name):
+            return f"{cls.__name__} has an attribute named {name} of its own"
     return ""
 
 
@@ -137,6 +138,8 @@ def original(module: torch.nn.Module) -> tuple[type[torch.nn.Module] | None, str
     cls = unparametrized(module)
     if not isinstance(module, BackendLayer):
         return None, "not a layer of spatialconv"
+    if getattr(module, "activation", None) is not None:
+        return None, f"its activation, {module.activation}, is no part of torch's layer"
     if issubclass(cls, MixedLayer):
         return cls._original, ""
     if cls in _TORCH:

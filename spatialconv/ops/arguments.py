@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..backends.base import DTYPE_NAMES
 from ..errors import argument_error
-from ..problem import Conv2dProblem, Pool2dProblem
+from ..problem import ACTIVATIONS, Conv2dProblem, Pool2dProblem
 from ..shapes import (
     INT64_MAX,
     check_fits,
@@ -133,12 +133,25 @@ def check_conv2d(op: str, input: Tensor, weight: Tensor, bias: Tensor | None, st
     return n, oc, oh, ow
 
 
-def conv2d_problem(op, shape, weight_shape, output_shape, stride, padding, dilation, groups, bias, *tensors):
+def check_activation(op: str, activation: str | None, input: Tensor) -> None:
+    """A known word, and an input that torch's activations take."""
+    if activation is None:
+        return
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
+        raise argument_error(op, "activation", f"None or one of {', '.join(ACTIVATIONS)}", repr(activation), ValueError)
+    if not input.is_floating_point():
+        expected = f"a floating-point tensor with activation={activation!r}"
+        raise argument_error(op, "input", expected, str(input.dtype), NotImplementedError)
+
+
+def conv2d_problem(
+    op, shape, weight_shape, output_shape, stride, padding, dilation, groups, bias, *tensors, activation=None
+):
     """The problem of one pass; ``tensors`` are the operands that the layout rule looks at."""
     return Conv2dProblem(
         op, shape[0], shape[1], shape[2], shape[3], output_shape[1], output_shape[2], output_shape[3],
         weight_shape[2], weight_shape[3], stride[0], stride[1], padding[0], padding[1], dilation[0], dilation[1],
-        groups, bias, DTYPE_NAMES[tensors[0].dtype], output_layout(*tensors), tensors[0].device.type,
+        groups, bias, activation, DTYPE_NAMES[tensors[0].dtype], output_layout(*tensors), tensors[0].device.type,
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import torch.autograd.forward_ad as forward_ad
 from torch._functorch.autograd_function import enable_single_level_autograd_function
 from torch.autograd.function import _SingleLevelFunction
 
+from ..activations import FUNCTIONS
 from .derivatives import PULL, PUSH, TENSORS
 from .schemas import LIBRARY, OPS
 
@@ -82,9 +83,13 @@ def _function(name: str) -> type:
 
 def _register(name: str) -> None:
     op, function = OPS[name], _function(name)
+    activation = [argument.name for argument in op._schema.arguments].index("activation") if name == "conv2d" else None
 
     def autograd(keyset, *args):
         if (torch.is_grad_enabled() and _C._any_requires_grad(*args)) or forward_ad._current_level >= 0:
+            if activation is not None and len(args) > activation and args[activation] is not None:
+                # Two steps, each of which records itself: no derivative of a fused call is written anywhere.
+                return FUNCTIONS[args[activation]](op(*args[:activation]))
             with enable_single_level_autograd_function():
                 return function.apply(keyset, *args)
         return _below_autograd(op, keyset, args)

@@ -31,7 +31,7 @@ _AVG = (
     "SymInt? divisor_override, SymInt[] adaptive_size, str backend"
 )
 SCHEMAS = {
-    "conv2d": f"(Tensor input, Tensor weight, Tensor? bias, {_CONV}) -> Tensor",
+    "conv2d": f"(Tensor input, Tensor weight, Tensor? bias, {_CONV}, str? activation=None) -> Tensor",
     "conv2d_grad_input": f"(Tensor grad_output, Tensor weight, SymInt[2] input_size, {_CONV}) -> Tensor",
     "conv2d_grad_weight": f"(Tensor grad_output, Tensor input, SymInt[2] kernel_size, {_CONV}) -> Tensor",
     "max_pool2d": f"(Tensor input, {_MAX}) -> (Tensor values, Tensor indices)",
@@ -58,10 +58,12 @@ PROBLEMS: dict[str, Callable] = {}
 def problem(name: str) -> Callable:
     """Register an op's problem, and with it the kernel that computes: the plan of the kernel chosen for the problem."""
 
+    request = [argument.name for argument in OPS[name]._schema.arguments].index("backend")
+
     def register(function: Callable) -> Callable:
         def real(*args):
             what, operands = function(*args)
-            return dispatch.choose(what, args[-1], index=operands[0].device.index).plan(*operands)
+            return dispatch.choose(what, args[request], index=operands[0].device.index).plan(*operands)
 
         PROBLEMS[name] = function
         LIBRARY.impl(name, real, "CompositeExplicitAutograd")
@@ -76,17 +78,20 @@ def fake(name: str) -> Callable:
 
 
 @problem("conv2d")
-def _(input, weight, bias, stride, padding, dilation, groups, backend):
+def _(input, weight, bias, stride, padding, dilation, groups, backend, activation=None):
     shape = check.check_conv2d("conv2d", input, weight, bias, stride, padding, dilation, groups)
+    check.check_activation("conv2d", activation, input)
     what = check.conv2d_problem(
-        "conv2d", input.shape, weight.shape, shape, stride, padding, dilation, groups, bias is not None, input, weight
-    )
+        "conv2d", input.shape, weight.shape, shape, stride, padding, dilation, groups, bias is not None, input, weight,
+        activation=activation,
+    )  # fmt: skip
     return what, (input, weight, bias)
 
 
 @fake("conv2d")
-def _(input, weight, bias, stride, padding, dilation, groups, backend):
+def _(input, weight, bias, stride, padding, dilation, groups, backend, activation=None):
     shape = check.check_conv2d("conv2d", input, weight, bias, stride, padding, dilation, groups)
+    check.check_activation("conv2d", activation, input)
     return _empty(shape, input, output_layout(input, weight))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 
+from ..activations import FUNCTIONS
 from .schemas import LIBRARY, NAMESPACE, OPS
 
 CONV, CONV_INPUT, CONV_WEIGHT = OPS["conv2d"], OPS["conv2d_grad_input"], OPS["conv2d_grad_weight"]
@@ -44,7 +45,7 @@ def out_of_channels(tensor, size):
 
 
 @rule("conv2d")
-def _(info, dims, input, weight, bias, stride, padding, dilation, groups, backend):
+def _(info, dims, input, weight, bias, stride, padding, dilation, groups, backend, activation=None):
     size = info.batch_size
     if dims[1] is None:
         result = out_of_images(
@@ -57,7 +58,7 @@ def _(info, dims, input, weight, bias, stride, padding, dilation, groups, backen
     if bias is not None:
         bias = front(bias, dims[2])
         result = result + bias.reshape(*((size, 1) if dims[2] is not None else (1, 1)), -1, 1, 1)
-    return result, 0
+    return result if activation is None else FUNCTIONS[activation](result), 0
 
 
 @rule("conv2d_grad_input")

@@ -17,7 +17,9 @@ from operands import values
 from test_honesty import ALLOWED, Calls
 
 from spatialconv import dispatch
+from spatialconv.backends.base import Context
 from spatialconv.backends.extension import cuda_kernels, cuda_loader
+from spatialconv.problem import parse
 
 ARCHITECTURE = "sm_90"
 # With few multiprocessors a persistent block walks over several tiles, with many each has one.
@@ -98,6 +100,27 @@ def test_the_module_has_what_is_listed(emulated: None) -> None:
     compiled = set(cuda_kernels.handles(cuda_loader.load()))
     listed = {(op, kernel.name, dtype) for kernel in KERNELS.values() for op in kernel.ops for dtype in kernel.dtypes}
     assert compiled == listed
+
+
+@pytest.mark.parametrize("op", ["conv2d", "conv2d_grad_input", "conv2d_grad_weight"])
+@pytest.mark.parametrize("emulated", ["eager"], indirect=True)
+def test_what_a_launcher_cannot_count_is_refused_before(op: str, emulated: None) -> None:
+    """2 GiB of weights are more than the 30 bits in which the mma kernels count."""
+    kernel = KERNELS["extension:cuda_mma"]
+    for channels, refused in ((2048, False), (32768, True)):
+        problem = parse(f"{op} n1 ic{channels} ih1 iw1 oc{channels} bf16 nhwc cuda")
+        reasons = kernel.refusals(problem, Context(isa=ARCHITECTURE))
+        assert any("cannot address" in reason for reason in reasons) == refused, reasons
+
+
+def test_many_phases_of_a_stride_go_to_another_kernel() -> None:
+    with cuda_loader.use(UNBUILT, 1), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cuda_kernels, "handles", lambda module: _AnyHandle())
+        for stride, refused in ((4, False), (5, True)):
+            text = f"n1 ic64 ih20 iw20 oc64 kh{stride} kw{stride} sh{stride} sw{stride} bf16 nhwc cuda"
+            problem = parse(f"conv2d_grad_input {text}")
+            reasons = KERNELS["extension:cuda_wgmma"].refusals(problem, Context(isa=ARCHITECTURE))
+            assert any("phases" in reason for reason in reasons) == refused, reasons
 
 
 def test_every_cuda_kernel_stands_in_the_table() -> None:

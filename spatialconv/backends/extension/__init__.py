@@ -26,7 +26,7 @@ from __future__ import annotations
 from ...problem import CONV_OPS
 from ..base import Backend
 from . import cuda_kernels, loader
-from .kernels import ConvKernel, DepthwiseKernel, GemmKernel, PoolKernel
+from .kernels import DepthwiseKernel, DirectKernel, GemmKernel, PoolKernel
 from .winograd import Winograd4Kernel, WinogradKernel
 
 
@@ -37,7 +37,7 @@ class Extension(Backend):
         Winograd4Kernel("winograd4", ("conv2d", "conv2d_grad_input")),
         WinogradKernel("winograd", ("conv2d", "conv2d_grad_input")),
         GemmKernel("gemm", tuple(CONV_OPS)),
-        ConvKernel("direct", tuple(CONV_OPS)),
+        DirectKernel("direct", tuple(CONV_OPS)),
         PoolKernel("rows", ("max_pool2d", "avg_pool2d", "avg_pool2d_grad_input")),
         PoolKernel("planes", ("max_pool2d_scatter", "max_pool2d_gather")),
         *cuda_kernels.KERNELS,

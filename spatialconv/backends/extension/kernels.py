@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ... import threads
-from ...problem import Conv2dProblem, Pool2dProblem, Problem
+from ...problem import ACTIVATIONS, Conv2dProblem, Pool2dProblem, Problem
 from ...shapes import dense, dense_strides
 from ..base import (
     Context,
@@ -36,7 +36,8 @@ def handles(level: str) -> dict[tuple[str, str, str], int]:
 
 def conv_structs(problem: Conv2dProblem) -> tuple[structs.Conv2d, structs.Conv2d]:
     """The problem for a contiguous and for a channels_last weight."""
-    fields = {name: getattr(problem, name) for name in structs.Conv2d.integers}
+    fields = {name: getattr(problem, name) for name in structs.Conv2d.integers if name != "activation"}
+    fields["activation"] = 0 if problem.activation is None else 1 + ACTIVATIONS.index(problem.activation)
     x, y = dense_strides(problem.input_shape, problem.layout), dense_strides(problem.output_shape, problem.layout)
     first, second = (
         structs.conv2d_struct(fields, x, dense_strides(problem.weight_shape, order), y) for order in ("nchw", "nhwc")
@@ -213,7 +214,12 @@ class ConvKernel(ExtensionKernel):
         return packed
 
 
+class DirectKernel(ConvKernel):
+    fuses = ACTIVATIONS
+
+
 class GemmKernel(ConvKernel):
+    fuses = ACTIVATIONS
     # Packing costs a workspace and about 2 µs a call, in which direct computes about 10,000 operations.
     least_flops = 10_000
 
@@ -224,6 +230,8 @@ class GemmKernel(ConvKernel):
 
 
 class DepthwiseKernel(ConvKernel):
+    fuses = ACTIVATIONS
+
     def refuse_geometry(self, problem: Problem) -> list[str]:
         if problem.depthwise:
             return []

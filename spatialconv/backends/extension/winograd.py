@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...problem import Problem
+from ...problem import ACTIVATIONS, Problem
 from ..base import Context
 from .kernels import ConvKernel
 
@@ -21,6 +21,7 @@ class WinogradKernel(ConvKernel):
     """
 
     shift_exact = False
+    fuses = ACTIVATIONS
     tile = 2
     instead_of, least_saved = "a direct sum", 1.5
 

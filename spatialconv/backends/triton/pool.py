@@ -133,8 +133,10 @@ def longest_strip(p: Pool2dProblem) -> int:
     are those of columns that are walked in a loop."""
     along, across = axes(p)
     apart = along.stride >= along.kernel * along.dilation
-    walked = p.layout == "nchw" and across.kernel * along.kernel > _UNROLLED_LOADS
-    return 4 if p.dtype == "f64" or apart or walked else 8
+    walked = across.kernel * along.kernel > _UNROLLED_LOADS
+    if p.dtype == "f64" or apart or (walked and p.layout == "nchw"):
+        return 4
+    return 5 if walked else 8
 
 
 def forward_plan(p: Pool2dProblem) -> Plan:
