@@ -364,6 +364,6 @@ def explain_problem(
         notes = (*notes, "an operand holds no element: the result is filled and no kernel runs")
     not_asked = asked.names[len(asked.refused) + 1 :]
     for name in not_asked:
-        if reason := kernel(name).unprofitable(problem, context):
+        if (reason := kernel(name).unprofitable(problem, context)) and not reasons_against(name, problem, context):
             notes = (*notes, f"{name} is asked later: {reason}")
     return Explanation(problem, context, request, asked.chosen, asked.refused, not_asked, notes)

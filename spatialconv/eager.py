@@ -29,6 +29,8 @@ _tracing = _C._is_tracing
 get_threads = torch.get_num_threads
 deterministic = _C._get_deterministic_algorithms
 _strided = torch.strided
+# What torch.backends.mkldnn.conv.fp32_precision reads, without the properties in between, which take microseconds.
+cpu_precision = _C._get_fp32_precision_getter
 
 
 def _memory_keysets() -> frozenset[int]:
@@ -119,13 +121,22 @@ def are_flags(values: tuple) -> bool:
 
 
 def surroundings(input) -> tuple:
-    """What beside the arguments decides which plan runs."""
+    """What beside the arguments decides which plan of a pooling runs."""
     return local.request, get_threads(), deterministic(), None if input.is_cpu else gpu(input)
 
 
+def conv_surroundings(input) -> tuple:
+    """What beside the arguments decides which plan of a convolution runs."""
+    return (
+        local.request,
+        get_threads(),
+        deterministic(),
+        cpu_precision("mkldnn", "conv") if input.is_cpu else gpu(input),
+    )
+
+
 def gpu(input) -> tuple:
-    """The same for a tensor on a GPU: which one, and the precision asked for. On a CPU the latter decides nothing:
-    every kernel there is of the ieee tier, which serves them all."""
+    """The same for a tensor on a GPU: which one, and the precision asked for."""
     return input.device, dispatch.precision("cuda")
 
 

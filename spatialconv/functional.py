@@ -17,7 +17,19 @@ from torch import Tensor
 from . import eager_autograd as recorded
 from .activations import FUNCTIONS
 from .dispatch import local, requested
-from .eager import are_flags, deterministic, eager, exact, get_threads, gpu, recall, remember, surroundings
+from .eager import (
+    are_flags,
+    conv_surroundings,
+    cpu_precision,
+    deterministic,
+    eager,
+    exact,
+    get_threads,
+    gpu,
+    recall,
+    remember,
+    surroundings,
+)
 from .errors import argument_error
 from .ops import OPS, arguments
 from .ops.autocast import DEVICES as AUTOCAST_DEVICES
@@ -73,7 +85,8 @@ def conv2d(
         key = (
             input.shape, input.stride(), weight.shape, weight.stride(), input.dtype, weight.dtype,
             None if bias is None else (bias.shape, bias.dtype), stride, padding, dilation, groups, activation, backend,
-            local.request, get_threads(), deterministic(), None if input.is_cpu else gpu(input),
+            local.request, get_threads(), deterministic(),
+            cpu_precision("mkldnn", "conv") if input.is_cpu else gpu(input),
         )  # fmt: skip
         entry = recall(key)
         if entry is None and input.dim() == 4 and not input.is_complex():
@@ -194,7 +207,7 @@ def conv_transpose2d(
     if eager(input, weight, bias) and not input.is_complex() and exact(*options):
         key = (
             name, input.shape, input.stride(), weight.shape, weight.stride(), input.dtype, weight.dtype,
-            None if bias is None else (bias.shape, bias.dtype), options, backend, surroundings(input),
+            None if bias is None else (bias.shape, bias.dtype), options, backend, conv_surroundings(input),
         )  # fmt: skip
         entry = recall(key)
         if entry is None:

@@ -404,6 +404,38 @@ def test_surroundings_are_part_of_the_choice(monkeypatch):
     assert [(context.threads, context.deterministic) for context in contexts] == [(1, False), (2, False), (1, True)]
 
 
+def test_the_cpus_precision_is_part_of_the_choice(ran):
+    """A short call remembers its plan for the precision in force, forward and in its gradients."""
+    image, weight = torch.rand(1, 16, 32, 32), torch.rand(16, 16, 3, 3, requires_grad=True)
+    switch, found = torch.backends.mkldnn.conv, []
+    before = switch.fp32_precision
+    try:
+        for asked in ("ieee", "tf32", "ieee"):
+            switch.fp32_precision = asked
+            ran.clear()
+            spatialconv.conv2d(image.requires_grad_(), weight, padding=1).sum().backward()
+            found.append([name for name in kernels(ran) if "winograd" in name])
+    finally:
+        switch.fp32_precision = before
+    exact, rounded = ["extension:winograd"] * 2, ["extension:winograd4"] * 2
+    assert found == [exact, rounded, exact]
+
+
+@pytest.mark.parametrize(("text", "kernel", "why"), [
+    ("conv2d n1 ic16 ih28 iw28 oc16 kh3 kw3 ph1 pw1", "extension:winograd", ""),
+    ("conv2d n1 ic3 ih64 iw64 oc64 kh3 kw3 ph1 pw1", "extension:gemm", "with 3 channels summed into 64"),
+    ("conv2d_grad_input n1 ic64 ih64 iw64 oc3 kh3 kw3 ph1 pw1", "extension:gemm", "with 3 channels summed into 64"),
+    ("conv2d n1 ic64 ih4 iw4 oc64 kh3 kw3 ph1 pw1", "extension:gemm", "with fewer than 8 tiles"),
+    ("conv2d n8 ic64 ih3 iw3 oc64 kh3 kw3 ph1 pw1", "extension:gemm", "takes only 1.27 times its products"),
+])  # fmt: skip
+def test_a_kernel_that_does_not_pay_is_asked_later(text, kernel, why):
+    explanation = spatialconv.explain(text)
+    assert explanation.chosen == kernel
+    notes = [note for note in explanation.notes if note.startswith("extension:winograd is asked later: ")]
+    assert len(notes) == bool(why) and all(why in note for note in notes)
+    assert spatialconv.explain(text, backend="extension").chosen == kernel
+
+
 def test_the_architecture_asked_is_that_of_the_tensors_own_gpu(monkeypatch):
     """Not the current device's: a machine may hold GPUs of several kinds."""
     from spatialconv import eager

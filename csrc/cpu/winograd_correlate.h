@@ -129,7 +129,7 @@ struct Correlating {
         transform_panel<Storage, m>(plan.shape, w, panel * width, k, k_end, transformed, plan.chunk_step);
       }
       for (int64_t index = block; index < block_end; ++index) {
-        C* own = sums + (index - block) * plan.s_size;
+        C* own = sums + (index - block) % plan.kept_sums * plan.s_size;
         multiply(plan.tiles_of(index), panel, shared + index * plan.v_size, u,
                  filters != nullptr ? plan.u_step : plan.chunk_step, k, k_end, own);
         if (k_end == plan.shape.ic) out.block(index, panel, own);
@@ -161,7 +161,7 @@ int32_t correlate(const gemm::Correlation& c, const void* source, const void* w,
   return plan.filters_outer ? work.run_filters(threads) : work.run_blocks(threads);
 }
 
-// Packed filters are their transforms, then the filters themselves, [oc][ic][3][3], for tiles that are computed without.
+// Packed filters are their transforms, then the filters themselves, [oc][ic][3][3], for tiles computed without.
 template <class Storage, int m>
 int64_t packed_bytes(const gemm::Correlation& c) {
   const Plan<Storage, m> plan(c, 1);

@@ -40,8 +40,8 @@ void transform_tile(const Storage* const* pixels, int64_t channels, compute_t<St
   transform_vector<C, m>([&](int i, int j) { return load_n(pixels[i * edge + j] + k, channels - k); }, v + k, step);
 }
 
-// to[(row * (column_end - column) + (pixel - column)) * pitch + channel] = source pixels of rows [row, row_end), columns
-// [column, column_end) of an nchw image; channels are filled up to whole vectors with zeros.
+// The pixels of rows [row, row_end), columns [column, column_end) of an nchw image one after the other, each with its
+// channels next to each other, filled up to whole vectors with zeros.
 template <class Storage>
 void stage_pixels(const Shape& s, const Storage* image, int64_t row, int64_t row_end, int64_t column,
                   int64_t column_end, compute_t<Storage>* to, int64_t pitch) {

@@ -1,8 +1,9 @@
-// From sums S[point][tile][kTileColumns] of a panel of filters to outputs: the inverse transform, bias, rounding, and
-// tiles with something infinite or NaN in them computed anew without a transform.
+// From sums S[point][tile][kTileColumns] of a panel of filters to outputs: the inverse transform, bias, activation and
+// rounding. Tiles with something infinite or NaN in them are computed anew without a transform.
 #pragma once
 #include <cstdint>
 
+#include "activation.h"
 #include "winograd_plan.h"
 #include "winograd_transform.h"
 
@@ -61,10 +62,12 @@ struct OutputTransform {
       SC_UNROLL for (int j = 0; j < m; ++j) nothing = fma(y[i][j], zero<C>(), nothing);
     }
     if (__builtin_expect(!all_finite<C>(nothing), 0)) direct_tile(patch, row, column, channel, n, y);
-    if (bias == nullptr) return;
-    SC_UNROLL for (int i = 0; i < m; ++i) {
-      SC_UNROLL for (int j = 0; j < m; ++j) y[i][j] += added;
+    if (bias != nullptr) {
+      SC_UNROLL for (int i = 0; i < m; ++i) {
+        SC_UNROLL for (int j = 0; j < m; ++j) y[i][j] += added;
+      }
     }
+    activate<C>(plan.shape.activation, y);
   }
 
   // One vector of output channels, of which n exist, of a patch; `sums` are its first tile's. Output (row, column) of
@@ -121,7 +124,8 @@ struct OutputTransform {
     const int64_t first = panel * width, exist = smaller(width, s.oc - first);
     plan.for_each_patch(index, [&](const Patch& patch, int64_t tile) {
       const C* from = sums + tile * width;
-      Storage* corner = dest + patch.image * s.dest.image + patch.row * m * s.dest.row + patch.column * m * s.dest.column;
+      Storage* corner =
+          dest + patch.image * s.dest.image + patch.row * m * s.dest.row + patch.column * m * s.dest.column;
       if (s.nhwc) {
         const auto at = [&](int64_t h, int64_t x) { return corner + first + h * s.dest.row + x * s.dest.column; };
         int64_t lane = 0;

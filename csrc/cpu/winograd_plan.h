@@ -16,19 +16,21 @@ using gemm::ImageStrides;
 using gemm::kTileColumns;
 using gemm::kTileRows;
 
-// dest[oh][ow] = sum over taps of filter[kh][kw] * source[oh + kh - ph][ow + kw - pw]. With `flipped` (the input gradient)
-// filter[kh][kw] is the weight's tap [2 - kh][2 - kw].
+// dest[oh][ow] = sum over taps of filter[kh][kw] * source[oh + kh - ph][ow + kw - pw]. With `flipped` (the input
+// gradient) filter[kh][kw] is the weight's tap [2 - kh][2 - kw].
 struct Shape {
   bool nhwc, flipped;
+  Activation activation;
   int64_t images, ic, oc, ih, iw, oh, ow, ph, pw;
   ImageStrides source, dest;
   int64_t weight_dest, weight_source, weight_h, weight_w;
 
   explicit Shape(const gemm::Correlation& c)
-      : nhwc(c.nhwc), flipped(c.h.offset_step < 0), images(c.images), ic(c.source_channels), oc(c.dest_channels),
-        ih(c.h.source), iw(c.w.source), oh(c.h.dest), ow(c.w.dest), ph(flipped ? 2 - c.h.offset : -c.h.offset),
-        pw(flipped ? 2 - c.w.offset : -c.w.offset), source(c.source), dest(c.dest), weight_dest(c.weight_dest),
-        weight_source(c.weight_source), weight_h(c.weight_h), weight_w(c.weight_w) {}
+      : nhwc(c.nhwc), flipped(c.h.offset_step < 0), activation(c.activation), images(c.images), ic(c.source_channels),
+        oc(c.dest_channels), ih(c.h.source), iw(c.w.source), oh(c.h.dest), ow(c.w.dest),
+        ph(flipped ? 2 - c.h.offset : -c.h.offset), pw(flipped ? 2 - c.w.offset : -c.w.offset), source(c.source),
+        dest(c.dest), weight_dest(c.weight_dest), weight_source(c.weight_source), weight_h(c.weight_h),
+        weight_w(c.weight_w) {}
 };
 
 // A rectangle of tiles of one image.
@@ -70,6 +72,7 @@ struct Plan {
   // the next.
   int64_t pitch, v_step, u_step, s_step;
   int64_t v_size, u_size, s_size, chunk_step, chunk_size;
+  int64_t kept_sums;  // blocks whose sums wait for more input channels, where filters are the outer loop
   // nchw: the pixels under a patch and the outputs of a patch, channels next to each other. Zeros stand in for padding.
   int64_t staged_size, drained_size, zeros_size;
   // Few tiles and many filters: every panel of filters is transformed where it is used and meets all tiles, so that
@@ -91,7 +94,7 @@ struct Plan {
     rows = ceil_div(all_rows, ceil_div(all_rows, rows));
     blocks = ceil_div(all_rows, rows) * parts;
     block_tiles = rows * part;
-    filters_outer = blocks * block_tiles < shape.oc || blocks < threads;
+    filters_outer = 2 * blocks * block_tiles < shape.oc || blocks < threads;
     v_step = odd_lines<C>(block_tiles * pitch);
     u_step = odd_lines<C>(shape.ic * kTileColumns<C>);
     s_step = odd_lines<C>(block_tiles * kTileColumns<C>);
@@ -100,6 +103,7 @@ struct Plan {
     u_size = kPoints * u_step;
     s_size = kPoints * s_step;
     chunk_size = kPoints * chunk_step;
+    kept_sums = shape.ic <= kDepth ? 1 : blocks;
     const int64_t source_rows = smaller(rows * m + 2, shape.ih), source_columns = smaller(part * m + 2, shape.iw);
     staged_size = shape.nhwc ? 0 : whole_lines<C>(source_rows * source_columns * pitch);
     drained_size = shape.nhwc ? 0 : whole_lines<C>(rows * m * part * m * kTileColumns<C>);
@@ -107,7 +111,7 @@ struct Plan {
   }
 
   int64_t slab_size() const {
-    const int64_t own = filters_outer ? larger(v_size, chunk_size + blocks * s_size) : v_size + s_size;
+    const int64_t own = filters_outer ? larger(v_size, chunk_size + kept_sums * s_size) : v_size + s_size;
     return own + staged_size + drained_size + zeros_size;
   }
   int64_t shared_size() const { return filters_outer ? blocks * v_size : panels * u_size; }

@@ -9,7 +9,7 @@ namespace spatialconv {
 namespace SPATIALCONV_ISA {
 namespace winograd {
 
-// taps[k][tap][lane] for `count` input channels and `n` output channels, both at most a vector; lanes behind n are zero.
+// taps[k][tap][lane] for `count` input and `n` output channels, each at most a vector; lanes behind n are zero.
 template <class Storage>
 SC_INLINE void gather_taps(const Shape& s, const Storage* w, int64_t n, int64_t count, compute_t<Storage>* taps) {
   using C = compute_t<Storage>;

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..dispatch import choose, current_context, requested
-from ..eager import eager, exact, surroundings
+from ..eager import conv_surroundings, eager, exact
 from ..functional import conv2d
 from ..ops.arguments import conv2d_problem
 from ..shapes import pair
@@ -97,7 +97,8 @@ class PackedConv2d:
             return None
         key = (
             input.shape, input.stride(), input.dtype, input.device, geometry,
-            None if bias is None else (bias.shape, bias.dtype), layer.activation, layer.backend, surroundings(input),
+            None if bias is None else (bias.shape, bias.dtype), layer.activation, layer.backend,
+            conv_surroundings(input),
         )  # fmt: skip
         try:
             run = state.runs[key]

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from ...problem import Problem
+from ...problem import ACTIVATIONS, Problem
 from ..base import Context
 from .kernels import ConvKernel
 
 
+def tiles(problem: Problem, tile: int) -> int:
+    """How many squares of so many pixels cover the result's planes."""
+    _, _, height, width = problem.result_shape
+    return problem.n * -(-height // tile) * -(-width // tile)
+
+
 class WinogradKernel(ConvKernel):
-    """F(2x2, 3x3): S. Winograd, 1980; A. Lavin and S. Gray, 2015 (arXiv 1509.09308)."""
+    """F(m x m, 3 x 3), a tile of m x m outputs from (m + 2)² products: S. Winograd, 1980; A. Lavin and S. Gray, 2015
+    (arXiv 1509.09308).
+
+    ``least_saved``: how many times fewer products than those of ``instead_of`` there have to be.
+    """
 
     shift_exact = False
+    fuses = ACTIVATIONS
+    tile = 2
+    instead_of, least_saved = "a direct sum", 1.5
 
     def refuse_geometry(self, problem: Problem) -> list[str]:
         p, reasons = problem, []
@@ -23,7 +36,24 @@ class WinogradKernel(ConvKernel):
         return reasons
 
     def unprofitable(self, problem: Problem, context: Context) -> str | None:
+        if self.refuse_geometry(problem):
+            return None
+        by_input = problem.op == "conv2d_grad_input"
+        summed, written = (problem.oc, problem.ic) if by_input else (problem.ic, problem.oc)
+        if summed < 8 or written < 8 or (summed < 12 and written > 2 * summed):
+            return f"with {summed} channels summed into {written}, its transforms cost more than it saves"
+        count = tiles(problem, self.tile)
+        if count < 8:
+            return "with fewer than 8 tiles, the transform of the weight costs more than it saves"
+        saved = self.products_instead(problem) / (count * (self.tile + 2) ** 2)
+        if saved < self.least_saved:
+            return f"on planes of this size {self.instead_of} takes only {saved:.2f} times its products"
         return None
+
+    def products_instead(self, problem: Problem) -> int:
+        """Products for one channel summed into one, of what is asked next."""
+        _, _, height, width = problem.result_shape
+        return 9 * problem.n * height * width
 
 
 class Winograd4Kernel(WinogradKernel):
@@ -32,6 +62,8 @@ class Winograd4Kernel(WinogradKernel):
     integer_exact = False
     tier = "tf32"
     dtypes = ("f32",)
+    tile = 4
+    instead_of, least_saved = "F(2x2, 3x3)", 1.3
 
     def refuse_geometry(self, problem: Problem) -> list[str]:
         reasons = super().refuse_geometry(problem)
@@ -40,3 +72,6 @@ class Winograd4Kernel(WinogradKernel):
                 f"rounds with its neighbours what reads padding alone and has to be 0, with sides {problem.sides}"
             )
         return reasons
+
+    def products_instead(self, problem: Problem) -> int:
+        return tiles(problem, 2) * 16
