@@ -189,10 +189,8 @@ def test_explicit_request_never_falls_back(ran):
         spatialconv.conv2d(image, weight, backend="extension")
     text = str(refused.value)
     for name in dispatch.candidates("conv2d", "extension"):
-        for_gpu = "cuda" in dispatch.kernel(name).devices
-        reason = (
-            "runs on cuda tensors, the problem is on cpu" if for_gpu else "computes in f32, f64, bf16, f16, the problem"
-        )
+        for_gpu, dtypes = "cuda" in dispatch.kernel(name).devices, ", ".join(dispatch.kernel(name).dtypes)
+        reason = "runs on cuda tensors, the problem is on cpu" if for_gpu else f"computes in {dtypes}, the problem"
         assert f"- {name}: {reason}" in text
     assert "conv2d n1 ic2 ih5 iw5 oc4 kh3 kw3 c64 nchw cpu" in text and "try: backend='auto'" in text
     with pytest.raises(UnsupportedProblemError, match="needs one input channel a group"):

@@ -20,6 +20,8 @@ VIEWS = {"as_strided", "view", "reshape", "_unsafe_view", "expand", "permute", "
 VIEWS |= {"unsqueeze", "squeeze", "alias", "detach", "unfold", "flatten", "mT", "numpy_T", "split", "unbind"}
 MEMORY = {"empty", "empty_strided", "empty_like", "new_empty", "copy_", "clone", "contiguous", "_to_copy", "to", "pad"}
 MEMORY |= {"constant_pad_nd", "new_empty_strided"}
+# Functions of each element, which a plan may apply in place to what its kernel has stored.
+EPILOGUES = {"relu_", "hardtanh_", "hardswish_", "silu_", "gelu_"}
 ALLOWED = {
     "extension": VIEWS | MEMORY,
     "numba": VIEWS | MEMORY,

@@ -100,7 +100,7 @@ void quad_tile_of_rows(int64_t rows, const BandCall<Compute>& call, std::integer
 template <class Compute>
 bool suits_quads(const Correlation& c) {
   constexpr int64_t lanes = kLanes<Compute>;
-  return lanes % 4 == 0 && c.source_channels == 4 && c.dest_channels == 4 && c.groups * 4 % lanes == 0;
+  return c.groups > 1 && lanes % 4 == 0 && c.source_channels == 4 && c.dest_channels == 4 && c.groups * 4 % lanes == 0;
 }
 
 }  // namespace gemm

@@ -86,7 +86,7 @@ struct Plan {
     panels = ceil_div(shape.oc, kTileColumns<C>);
     pitch = round_up(shape.ic, kLanes<C>);
     const int64_t fitting = kBlockBytes / (kPoints * pitch * int64_t(sizeof(C)));
-        const int64_t limit = clamped(fitting / kTileRows, 4, 8) * kTileRows;
+    const int64_t limit = clamped(fitting / kTileRows, 4, 8) * kTileRows;
     parts = ceil_div(tile_columns, limit);
     part = ceil_div(tile_columns, parts);
     const int64_t all_rows = shape.images * tile_rows;
