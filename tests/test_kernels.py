@@ -16,7 +16,7 @@ from spatialconv.backends.extension import loader
 
 LEVELS = tuple(loader.load().levels()) if loader.unavailable() is None else ("",)
 # One row in so many of the kernels that are interpreted.
-SHARE = 4
+SHARE = 6
 
 
 def kernels(interpreted: bool) -> list[Listed]:

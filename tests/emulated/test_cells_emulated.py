@@ -44,7 +44,7 @@ def collected(full: bool) -> list[tuple[str, Cell]]:
         if full:
             cells = whole(LISTED, device="cuda", all_data=False)
         else:
-            cells = sampled(PLAIN, device="cuda") + sampled(ON_TENSOR_CORES, device="cuda", share=4)
+            cells = sampled(PLAIN, device="cuda") + sampled(ON_TENSOR_CORES, device="cuda", share=6)
         cells += tensor_core_cells(ON_TENSOR_CORES, "cuda", full)
         cells = [cell for cell in cells if not cell.refusals()]
     chosen = []
