@@ -33,6 +33,13 @@ class WinogradKernel(ConvKernel):
             reasons.append(f"is for stride and dilation 1, the problem has sh{p.sh} sw{p.sw} dh{p.dh} dw{p.dw}")
         if p.g != 1:
             reasons.append(f"is for one group, the problem has g{p.g}")
+        # The correlation that the input's gradient is has 2 rows of padding where the convolution has none.
+        outermost = 2 - min(p.sides) if p.op == "conv2d_grad_input" else max(p.sides)
+        if not reasons and outermost > 1:
+            reasons.append(
+                "rounds an output that reads one row of taps with the other rows: windows may reach 1 past the image, "
+                f"here they reach {outermost}"
+            )
         return reasons
 
     def unprofitable(self, problem: Problem, context: Context) -> str | None:
