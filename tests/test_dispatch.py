@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
-import subprocess
-import sys
-import tempfile
 import threading
 import warnings
 
+import child
 import pytest
 import torch
 from calls import BACKENDS, CALLS, FEW, assert_same, flat
@@ -150,23 +147,15 @@ def test_backward_after_the_block_and_in_another_thread(ran, case):
     assert len(ran) >= 6 and {name.partition(":")[0] for name in kernels(ran)} == {"reference"}
 
 
-def run_python(code, **environment):
-    """In a folder without a source tree, which Python would import in place of the installed package."""
-    command, variables = [sys.executable, "-c", code], {**os.environ, **environment}
-    return subprocess.run(
-        command, env=variables, cwd=tempfile.gettempdir(), capture_output=True, text=True, timeout=120
-    )
-
-
 def test_environment_names_the_default():
     code = f"from spatialconv import explain as e; print(e({TEXT!r}).chosen, e({TEXT!r}, backend='extension').chosen)"
-    done = run_python(code, SPATIALCONV_BACKEND="reference")
+    done = child.python("-c", code, SPATIALCONV_BACKEND="reference")
     assert done.stdout.split()[0] == "reference:im2col" and done.stdout.split()[1].startswith("extension"), done.stderr
 
 
 def test_environment_with_an_unknown_word():
     code = "import torch, spatialconv; spatialconv.avg_pool2d(torch.rand(1, 1, 4, 4), 2)"
-    done = run_python(code, SPATIALCONV_BACKEND="cudnn")
+    done = child.python("-c", code, SPATIALCONV_BACKEND="cudnn")
     assert done.returncode == 1 and "ValueError" in done.stderr and "got 'cudnn'" in done.stderr
 
 

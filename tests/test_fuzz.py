@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-import subprocess
 import sys
 import warnings
 
+import child
 import pytest
 import torch
 import torch.nn.functional as F
@@ -264,9 +264,7 @@ print(test_fuzz.run_ops({seed}, {count}))
 def check_ops(seed: int, count: int) -> None:
     """In a process of its own, with bounded memory: a crash fails the test, an allocation too large is an exception."""
     code = CHILD.format(path=sys.path, seed=seed, count=count)
-    done = subprocess.run(
-        [sys.executable, "-X", "faulthandler", "-c", code], capture_output=True, text=True, timeout=500
-    )
+    done = child.python("-X", "faulthandler", "-c", code)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "'result'" in done.stdout and "'RuntimeError'" in done.stdout, done.stdout
 

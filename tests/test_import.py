@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import tempfile
+import child
 
 from spatialconv.backends.extension import loader
 
@@ -13,13 +10,8 @@ LAZY = ("matplotlib", "numba", "triton", "typer", "rich", "onnx", "onnxruntime",
 
 
 def fresh(code: str, **variables: str) -> str:
-    """What the code prints in a new process; nothing may reach stderr, warnings included.
-
-    It runs in a folder without a source tree, which Python would import in place of the installed package.
-    """
-    command = [sys.executable, "-W", "error::UserWarning:spatialconv", "-c", code]
-    folder, variables = tempfile.gettempdir(), os.environ | variables
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=variables, cwd=folder)
+    """What the code prints in a new process; nothing may reach stderr, warnings included."""
+    done = child.python("-W", "error::UserWarning:spatialconv", "-c", code, **variables)
     assert done.returncode == 0 and done.stderr == "", done.stderr
     return done.stdout
 

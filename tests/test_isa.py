@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import subprocess
-import sys
-from pathlib import Path
 
+import child
 import pytest
 import torch
 import torch.nn.functional as F
@@ -18,12 +16,9 @@ LEVELS = loader.load().levels() if loader.unavailable() is None else ()
 DTYPES = {"f32": torch.float32, "f64": torch.float64, "bf16": torch.bfloat16, "f16": torch.float16}
 
 
-def level_in_a_fresh_process(asked: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def level_in_a_fresh_process(asked: str) -> subprocess.CompletedProcess[str]:
     code = "from spatialconv.backends.extension import loader; print(loader.level())"
-    variables = os.environ | {"SPATIALCONV_CPU_ISA": asked}
-    return subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, env=variables, capture_output=True, text=True, check=False
-    )
+    return child.python("-c", code, SPATIALCONV_CPU_ISA=asked)
 
 
 def direct(level: str, x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None, padding: int) -> torch.Tensor:
@@ -57,12 +52,12 @@ def test_structs_are_those_of_the_compiled_part() -> None:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_the_environment_chooses_the_level(level: str, tmp_path: Path) -> None:
-    assert level_in_a_fresh_process(level, tmp_path).stdout.strip() == level
+def test_the_environment_chooses_the_level(level: str) -> None:
+    assert level_in_a_fresh_process(level).stdout.strip() == level
 
 
-def test_an_unknown_level_is_refused_with_the_known_ones(tmp_path: Path) -> None:
-    refused = level_in_a_fresh_process("sse9", tmp_path)
+def test_an_unknown_level_is_refused_with_the_known_ones() -> None:
+    refused = level_in_a_fresh_process("sse9")
     assert refused.returncode != 0
     assert "SPATIALCONV_CPU_ISA='sse9' is no instruction-set level; known: baseline, avx2, avx512" in refused.stderr
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 
 import cells
+import child
 import pytest
 import torch
 from cells import LAYOUTS, Cell, results_of
@@ -134,10 +133,8 @@ GROWTH = 5 * 10**6
 
 def growth(backend: str, mistake: str) -> tuple[int, list[int]]:
     """Bytes that a process grew by over 1,000 calls, and the sizes of its memos."""
-    variables = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-    command = [sys.executable, "-c", _CHILD, backend, mistake]
-    answer = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300, check=True)
-    bytes_grown, *sizes = map(int, answer.stdout.split())
+    threshold = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    bytes_grown, *sizes = map(int, child.printed("-c", _CHILD, backend, mistake, **threshold).split())
     return bytes_grown, sizes
 
 

@@ -7,12 +7,12 @@ import platform
 import re
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import child
 import pytest
 import torch
 import torch.nn.functional as F
@@ -35,15 +35,9 @@ KERNELS = [(op, name) for op, names in dispatch.TABLE.items() for name in names 
 
 
 def fresh(code: str, folder: Path, given: str = "", **variables: str) -> subprocess.CompletedProcess:
-    """The code in a new process with its own cache folder, away from any source tree; it reads what is given."""
-    known = {
-        name: value for name, value in os.environ.items() if name not in ("NUMBA_CACHE_DIR", "SPATIALCONV_BACKEND")
-    }
-    environment = {**known, "SPATIALCONV_CACHE": str(folder), **variables}
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env=environment, cwd=tempfile.gettempdir(), input=given
-    )
+    """The code in a new process with its own cache folder; it reads what is given."""
+    drop, environment = ("NUMBA_CACHE_DIR", "SPATIALCONV_BACKEND"), {"SPATIALCONV_CACHE": str(folder), **variables}
+    done = child.python("-c", code, drop=drop, given=given, **environment)
     assert done.returncode == 0, done.stderr
     return done
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import tempfile
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+import child
 import pytest
 import torch
 from calls import CONVOLUTIONS, POOLS, TRANSPOSED, assert_same, flat
@@ -47,14 +44,8 @@ interpreted = pytest.mark.skipif(
 
 
 def fresh(*arguments: str, **variables: str) -> str:
-    """What a new Python process prints, away from any source tree; TRITON_INTERPRET is set only where it is given."""
-    known = {key: value for key, value in os.environ.items() if key not in ("TRITON_INTERPRET", "SPATIALCONV_BACKEND")}
-    done = subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, check=False, env={**known, **variables},
-        cwd=tempfile.gettempdir(),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    """What a new Python process prints; TRITON_INTERPRET is set only where it is given."""
+    return child.printed(*arguments, drop=("TRITON_INTERPRET", "SPATIALCONV_BACKEND"), **variables)
 
 
 @cache

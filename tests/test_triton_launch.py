@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import tempfile
 from importlib.util import find_spec
 
+import child
 import pytest
 
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
@@ -91,13 +88,7 @@ print(json.dumps({
     ],
 )
 def test_a_repeated_launch_hands_over_what_the_first_did(problem: str) -> None:
-    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, problem], capture_output=True, text=True, check=False, env=environment,
-        cwd=tempfile.gettempdir(),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = json.loads(child.printed("-c", SCRIPT, problem, drop=("TRITON_INTERPRET",)).splitlines()[-1])
     grid = found.pop("grid")
     assert grid[0] >= 1 and grid[1:] == [1, 1]
     assert found == {

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
+import child
 import pytest
 import torch
 import torch.nn.functional as F
@@ -153,8 +151,7 @@ def test_a_call_may_be_the_first_that_its_thread_makes_of_cuda(work: str) -> Non
     if reason := spatialconv.backends()["extension"].reason:
         pytest.skip(reason)
     code = FIRST_CALL.replace("{work}", work)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    child.printed("-c", code)
 
 
 def test_operands_on_two_devices_are_refused() -> None:
