@@ -9,7 +9,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 
 import child
@@ -219,6 +221,27 @@ def test_the_first_use_says_that_it_compiles_and_the_next_process_finds_it_done(
     second = fresh(USE, tmp_path)
     assert second.stdout == ANSWER and second.stderr == ""
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb*")} == written
+
+
+def compiled_functions() -> Iterator[Callable]:
+    """Every function that a kernel may be made of, those inside functions included."""
+    seen, waiting = set(), []
+    for source in (Path(spatialconv.__file__).parent / "backends" / "numba").glob("*.py"):
+        waiting += vars(import_module(f"spatialconv.backends.numba.{source.stem}")).values()
+    while waiting:
+        function = getattr(waiting.pop(), "py_func", None)
+        if function is None or function in seen:
+            continue
+        seen.add(function)
+        waiting += [cell.cell_contents for cell in function.__closure__ or ()]
+        yield function
+
+
+def test_no_two_functions_have_one_name() -> None:
+    """Pieces of cached machine code are linked by name: averages would be computed by the function for maxima."""
+    names = Counter((function.__module__, function.__qualname__) for function in compiled_functions())
+    assert len(names) > 80
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_the_users_own_cache_folder_rules(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""Average pooling and its gradient, window by window: rows of the window first, then its columns.
+"""Average pooling and its gradient, window by window: rows of the window first, then its columns; nchw by
+``pool_ring.py``, where it serves, columns first.
 
 Forward, a task is one output row: of one channel (nchw), of all (nhwc). Backward, it is one plane (nchw) or a chunk of
 the channels of an image (nhwc). Where one window is the whole plane, its elements are summed as one run of memory.
@@ -10,9 +11,12 @@ from numba import njit
 
 from . import pool_fields as f
 from .copies import fill
+from .masked import load_first, load_where, mask_between, store_first
 from .max_pool_planes import part
 from .memory import as_element, elements, integers, itemsize, moved
-from .vectors import add, divide, lanes, load, load_even, load_first, splat, store, store_first, sum_of_lanes
+from .pool_pixels import pixels_of
+from .pool_ring import ring_of
+from .vectors import add, divide, lanes, load, load_even, splat, store, sum_of_lanes
 from .windows import column_window, row_window, window_divisor
 
 
@@ -41,23 +45,44 @@ def avg_pool2d(begin, end, context):
     x, y = elements(context, p[f.X]), elements(context, p[f.Y])
     for slab in range(begin, end):
         scratch = elements(context, p[f.WORK] + slab * p[f.SLAB_SIZE] * itemsize(context))
-        for task in range(p[f.TASKS] * slab // p[f.SLABS], p[f.TASKS] * (slab + 1) // p[f.SLABS]):
+        last = p[f.TASKS] * (slab + 1) // p[f.SLABS]
+        if p[f.RING] != 0:
+            ringed_rows(p, x, y, scratch, p[f.TASKS] * slab // p[f.SLABS], last)
+            continue
+        if p[f.ADAPTIVE] and p[f.OH] == 1 and p[f.OW] == 1 and not p[f.NHWC]:
+            plane_averages(x, y, p[f.TASKS] * slab // p[f.SLABS], last, p[f.IH] * p[f.IW])
+            continue
+        for task in range(p[f.TASKS] * slab // p[f.SLABS], last):
             oh = task % p[f.OH]
             if p[f.NHWC]:
                 at = task // p[f.OH] * p[f.Y_N] + oh * p[f.Y_H]
                 average_pixels(p, moved(x, task // p[f.OH] * p[f.X_N]), moved(y, at), oh)
-            elif p[f.ADAPTIVE] and p[f.OH] == 1 and p[f.OW] == 1:
-                y[task] = average(moved(x, task * (p[f.IH] * p[f.IW])), p[f.IH] * p[f.IW])
             else:
                 average_row(p, moved(x, task // p[f.OH] * (p[f.IH] * p[f.IW])), moved(y, task * p[f.OW]), scratch, oh)
 
 
 @njit(error_model="numpy")
-def average(values, count):
-    total, width = splat(values, 0), lanes(values)
-    for i in range(0, count, width):
-        total = add(total, load_first(values, i, count - i))
-    return sum_of_lanes(total) / as_element(values, count)
+def sum_of(held, value):
+    return add(held, value)
+
+
+ringed_rows = ring_of("average", sum_of, 0.0)
+average_pixels = pixels_of("average", sum_of, 0.0)
+
+
+@njit(error_model="numpy")
+def plane_averages(x, y, begin, end, count):
+    """Each the average of ``count`` elements that follow each other."""
+    width, nothing = lanes(x), splat(x, 0)
+    whole = count // width * width
+    rest, divisor = mask_between(x, 0, count - whole), as_element(x, count)
+    for plane in range(begin, end):
+        values, total = moved(x, plane * count), nothing
+        for i in range(0, whole, width):
+            total = add(total, load(values, i))
+        if whole < count:
+            total = add(total, load_where(rest, values, whole, nothing))
+        y[plane] = sum_of_lanes(total) / divisor
 
 
 @njit(error_model="numpy")
@@ -112,22 +137,6 @@ def averages_of_windows(p, columns, divisors, y):
             for kw in range(p[f.KW]):
                 total = add(total, load_even(columns, 2 * ow + kw * p[f.DW]))
         store_first(y, ow, divide(total, load(divisors, ow)), p[f.OW] - ow)
-
-
-@njit(error_model="numpy")
-def average_pixels(p, image, y, oh):
-    first, count, step = row_window(p, oh)
-    for ow in range(p[f.OW]):
-        begin, taps, across = column_window(p, ow)
-        to, window = moved(y, ow * p[f.IC]), moved(image, first * p[f.X_H] + begin * p[f.X_W])
-        divisor = splat(y, window_divisor(p, oh, ow))
-        for c in range(0, p[f.IC], lanes(y)):
-            rest, total = p[f.IC] - c, splat(y, 0)
-            for tap in range(count):
-                for i in range(taps):
-                    at = tap * step * p[f.X_H] + i * across * p[f.X_W] + c
-                    total = add(total, load_first(window, at, rest))
-            store_first(to, c, divide(total, divisor), rest)
 
 
 def avg_pool2d_grad_input(begin, end, context):

@@ -16,8 +16,9 @@ from .arithmetic import ceil_div, larger, smaller
 from .copies import copy_padded, fill
 from .depthwise_nine import nine_taps, takes_nine_taps
 from .direct import add_scaled, dot
+from .masked import store_first
 from .memory import as_element, elements, indices_at, integers, itemsize, moved
-from .vectors import lanes, load, multiply_add, splat, store_first
+from .vectors import lanes, load, multiply_add, splat
 
 
 @njit(error_model="numpy")

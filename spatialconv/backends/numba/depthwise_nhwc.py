@@ -10,8 +10,9 @@ from numba import njit
 from . import conv_fields as f
 from .arithmetic import ceil_div, first_inside, larger, last_inside, smaller
 from .copies import clear, copy, fill
+from .masked import load_first, store_first
 from .memory import as_element, elements, indices_at, integers, itemsize, moved
-from .vectors import lanes, load, load_first, multiply_add, splat, store, store_first
+from .vectors import lanes, load, multiply_add, splat, store
 
 # Pixels whose sums are held in registers at a time.
 _COLUMNS = 7

@@ -12,7 +12,7 @@ from . import gemm_fields as f
 from .arithmetic import smaller
 from .copies import copy
 from .memory import elements, integers, itemsize, moved
-from .packing import pack_filter_block, pack_lines, pack_rows
+from .packing import pack_filter_block, pack_lines, pack_rows, pack_runs
 from .tiles import TALL_ROWS, TALL_VECTORS, WIDE_ROWS, WIDE_VECTORS, narrow_tile, tall_tile, wide_tile
 from .vectors import lanes
 
@@ -59,7 +59,7 @@ def correlate(begin, end, context):
                 if p[f.NHWC]:
                     pack_rows(p, from_group, first, last, 0, depth, packed, p[f.PITCH])
                 else:
-                    pack_lines(p, from_group, first, last, 0, depth, packed, p[f.PITCH])
+                    pack_panels(p, from_group, first, last, depth, packed)
             held = part
             weights = moved(filters, (group * per_group + panel) * depth * width)
             channel = group * p[f.DEST_CHANNELS] + panel * width
@@ -100,6 +100,18 @@ def rows_times_panel(p, rows, pitch, spare, weights, dest, bias, first, last, ch
 
 
 @njit(error_model="numpy")
+def pack_panels(p, source, first, last, depth, to):
+    """nchw: one behind the other, so that a tile reads one run of memory."""
+    width = WIDE_VECTORS * lanes(to)
+    for pixel in range(first, last, width):
+        end, panel = smaller(pixel + width, last), moved(to, (pixel - first) * depth)
+        if p[f.IDENTITY]:
+            pack_runs(p, source, pixel, end, depth, panel, width)
+        else:
+            pack_lines(p, source, pixel, end, 0, depth, panel, width)
+
+
+@njit(error_model="numpy")
 def lines_times_panel(p, lines, weights, dest, bias, first, last, channels, depth, sums):
     """nchw."""
     width = WIDE_VECTORS * lanes(sums)
@@ -110,7 +122,8 @@ def lines_times_panel(p, lines, weights, dest, bias, first, last, channels, dept
         whole = direct and count == width and pixel % plane + width <= plane
         out = moved(dest, pixel // plane * p[f.D_IMAGE] + pixel % plane) if whole else sums
         step = p[f.D_CHANNEL] if whole else width
-        wide_tile(1, moved(p, f.ONE_RUN), depth, weights, 1, moved(lines, pixel - first), p[f.PITCH], out, step, 0)
+        panel = moved(lines, (pixel - first) * depth)
+        wide_tile(1, moved(p, f.ONE_RUN), depth, weights, 1, panel, width, out, step, 0)
         if not whole:
             store_lines(p, dest, bias, pixel, count, channels, sums, width)
 

@@ -16,7 +16,9 @@ GRADS_AT, SHARES = range(53, 55)
 BAND, BANDS, ROWS_STAGED, LOW_H, LOW_W, ROW_PITCH, PIXEL_PITCH, PHASE_PITCH, CHANNEL_PITCH, RUNS, RUN = range(55, 66)
 # Channels whose products of all taps follow each other in the order of summation.
 CHUNK = 66
-SOURCE, DEST, FILTERS, BIAS, WORK = range(67, 72)
+# Whether every pixel of an image, which is one row, keeps its place.
+IDENTITY = 67
+SOURCE, DEST, FILTERS, BIAS, WORK = range(68, 73)
 # A table of one run that begins where the operand does.
-ONE_RUN = 72
-COUNT = 73
+ONE_RUN = 73
+COUNT = 74

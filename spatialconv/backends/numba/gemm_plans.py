@@ -73,10 +73,11 @@ def _packing_taps(c: Correlation, dtype: str, threads: int, tiles: Tiles) -> Cal
     blocks = round_up(ceil_div(pixels, limit), min(threads, max(1, ceil_div(pixels, 2 * unit))))
     block = round_up(ceil_div(pixels, blocks), unit)
     blocks = ceil_div(pixels, block)
-    pitch = pitch_of(depth if c.nhwc else block, size)
+    pitch = pitch_of(depth, size) if c.nhwc else block
     held = tiles.tall_rows if in_place else block
     slab = round_up(tiles.sums + (held if c.nhwc else depth) * pitch, 16)
     fields = c.fields()
+    fields[f.IDENTITY] = int(c.identity)
     fields[f.IN_PLACE], fields[f.BLOCK], fields[f.PITCH], fields[f.BLOCKS] = int(in_place), block, pitch, blocks
     return _launching(c, dtype, threads, tiles, "gemm", fields, blocks, block, slab)
 

@@ -227,6 +227,11 @@ class PoolKernel(NumbaKernel):
         reach = max(problem.iw + problem.pw, (problem.ow - 1) * problem.sw + (problem.kw - 1) * problem.dw + 1)
         # Loads and stores of rows overrun by up to two vectors.
         scratch = line(max(reach + problem.ow, problem.iw, chunk) + 4 * _WIDEST) if slabbed else 0
+        if _suits_ring(problem):
+            loads, rows = -(-problem.kw // problem.sw) * problem.sw, (problem.kh - 1) * problem.dh + 1
+            ring, pitch = 1 << (rows - 1).bit_length(), line(problem.ow)
+            fields[pool_fields.LOADS], fields[pool_fields.RING], fields[pool_fields.PITCH] = loads, ring, pitch
+            scratch = pitch * (loads + 1 + ring)
         fields[pool_fields.SLABS], fields[pool_fields.TASKS] = slabs, tasks
         fields[pool_fields.SLAB_SIZE], fields[pool_fields.CHUNK] = scratch, chunk
         kind, element = ctypes.c_int64 * pool_fields.COUNT, DTYPES[problem.dtype]
@@ -272,6 +277,12 @@ class PoolKernel(NumbaKernel):
             "max_pool2d_gather": max_pool2d_gather, "avg_pool2d": avg_pool2d,
             "avg_pool2d_grad_input": avg_pool2d_grad_input,
         }[problem.op]  # fmt: skip
+
+
+def _suits_ring(problem: Pool2dProblem) -> bool:
+    if problem.op not in ("max_pool2d", "avg_pool2d") or problem.indices or problem.layout == "nhwc":
+        return False
+    return not problem.adaptive and problem.sw <= 2 and problem.dw == 1
 
 
 KERNELS = (

@@ -1,7 +1,8 @@
 """Max pooling as torch defines it: the first of equal values wins, the last NaN wins.
 
-Without indices a row of nchw is reduced over the window's rows first and then along the columns; with them, window by
-window in the order of its elements. A task is one output row: of one channel (nchw), of all (nhwc).
+Without indices a row of nchw is reduced by ``pool_ring.py``, or, where windows are wide, adaptive or step by more than
+two columns, over the window's rows first and then along the columns; with indices, window by window in the order of its
+elements. A task is one output row: of one channel (nchw), of all (nhwc).
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ from numba import njit
 from . import pool_fields as f
 from .arithmetic import first_inside, last_inside
 from .copies import copy, fill
+from .masked import load_first, store_first
 from .memory import as_element, elements, indices_at, integers, itemsize, moved
-from .vectors import lanes, larger, load, load_even, load_first, store, store_first
+from .pool_pixels import pixels_of
+from .pool_ring import ring_of
+from .vectors import lanes, larger, load, load_even, store
 from .windows import column_window, row_window
 
 
@@ -23,7 +27,11 @@ def max_pool2d(begin, end, context):
     x, y, indices = elements(context, p[f.X]), elements(context, p[f.Y]), indices_at(p[f.AUX])
     for slab in range(begin, end):
         scratch = elements(context, p[f.WORK] + slab * p[f.SLAB_SIZE] * itemsize(context))
-        for task in range(p[f.TASKS] * slab // p[f.SLABS], p[f.TASKS] * (slab + 1) // p[f.SLABS]):
+        last = p[f.TASKS] * (slab + 1) // p[f.SLABS]
+        if p[f.RING] != 0:
+            ringed_rows(p, x, y, scratch, p[f.TASKS] * slab // p[f.SLABS], last)
+            continue
+        for task in range(p[f.TASKS] * slab // p[f.SLABS], last):
             oh = task % p[f.OH]
             if p[f.NHWC]:
                 plane = moved(x, task // p[f.OH] * p[f.X_N])
@@ -38,6 +46,11 @@ def max_pool2d(begin, end, context):
                 indexed_row(p, plane, moved(y, at), moved(indices, at), oh)
             else:
                 row(p, plane, moved(y, at), scratch, oh)
+
+
+@njit(error_model="numpy")
+def larger_of(held, value):
+    return larger(held, value)
 
 
 @njit(error_model="numpy")
@@ -56,6 +69,10 @@ def keep_larger_indexed(best, where, values, step, index, index_step, count):
         better = value > held or value != value
         best[i] = value if better else held
         where[i] = index + i * index_step if better else where[i]
+
+
+ringed_rows = ring_of("maximum", larger_of, -math.inf)
+pixels = pixels_of("maximum", larger_of, -math.inf)
 
 
 @njit(error_model="numpy")
@@ -135,25 +152,6 @@ def indexed_row(p, plane, y, where, oh):
             inside = last_inside(shift, p[f.SW], p[f.IW], p[f.OW]) - low
             at = ih * p[f.IW] + low * p[f.SW] + shift
             keep_larger_indexed(moved(y, low), moved(where, low), moved(plane, at), p[f.SW], at, p[f.SW], inside)
-
-
-@njit(error_model="numpy")
-def pixels(p, image, y, oh):
-    first, count, step = row_window(p, oh)
-    for ow in range(p[f.OW]):
-        begin, taps, across = column_window(p, ow)
-        to, window = moved(y, ow * p[f.IC]), moved(image, first * p[f.X_H] + begin * p[f.X_W])
-        if count == 0 or taps == 0:
-            fill(to, p[f.IC], as_element(y, -math.inf))
-            continue
-        for c in range(0, p[f.IC], lanes(y)):
-            rest = p[f.IC] - c
-            best = load_first(window, c, rest)
-            for tap in range(count):
-                for i in range(taps):
-                    at = tap * step * p[f.X_H] + i * across * p[f.X_W] + c
-                    best = larger(best, load_first(window, at, rest))
-            store_first(to, c, best, rest)
 
 
 @njit(error_model="numpy")

@@ -9,10 +9,13 @@ from .arithmetic import first_inside, larger, last_inside, smaller
 from .copies import clear, copy
 from .memory import moved
 from .tiles import WIDE_ROWS
-from .vectors import lanes, transpose_square
+from .vectors import interleaving, lanes, load, store, transpose_square
 
 # Channels of filters that are packed at a time.
 _RUN = 64
+
+
+interleave_filters = interleaving(WIDE_ROWS)
 
 
 @njit(error_model="numpy")
@@ -41,6 +44,14 @@ def pack_filter_block(p, filters, filter_count, to, width):
 def transpose(to, width, source, column_step, row_step, rows, columns):
     """to[i * width + j] = source[j * column_step + i * row_step]."""
     square, across = lanes(to), 0
+    if row_step == 1 and columns == width and width == WIDE_ROWS:
+        whole = rows // square * square
+        for i in range(0, whole, square):
+            interleave_filters(moved(to, i * width), square, moved(source, i), column_step)
+        for i in range(whole, rows):
+            for j in range(width):
+                to[i * width + j] = source[j * column_step + i]
+        return
     while row_step == 1 and across + square <= columns:
         down = 0
         while down + square <= rows:
@@ -134,6 +145,28 @@ def pack_lines(p, source, first, last, begin, end, to, pitch):
                 clear(moved(at, high), end_w - high)
             pixel += end_w - w
             w, h, n = next_pixel(w, h, n, end_w - w, count_w, count_h)
+
+
+@njit(error_model="numpy")
+def pack_runs(p, source, first, last, depth, to, width):
+    """nchw, where every pixel keeps its place: to[k * width + pixel - first], for at most ``width`` pixels. Beyond the
+    last of them anything may stand."""
+    plane, channel, image = p[f.COUNT_W], p[f.S_CHANNEL], p[f.S_IMAGE]
+    at, step = moved(source, first // plane * image + first % plane), lanes(to)
+    left = plane - first % plane
+    if left >= width and last - first == width:
+        for k in range(depth):
+            for i in range(0, width, step):
+                store(to, k * width + i, load(at, k * channel + i))
+        return
+    for k in range(depth):
+        done, run = 0, smaller(left, last - first)
+        here = moved(at, k * channel)
+        while run > 0:
+            copy(moved(to, k * width + done), here, 1, run)
+            done += run
+            run = smaller(plane, last - first - done)
+            here = moved(source, ((first + done) // plane) * image + k * channel)
 
 
 @njit(error_model="numpy")

@@ -1,7 +1,6 @@
 """Vectors of the machine's width as values. Kernels hold them in variables, so that sums stay in registers, and move
-rows that are shorter than an unrolled loop whole vectors at a time; LLVM finds neither in plain loops.
-
-The functions named ``..._first`` touch no more than ``count`` elements of memory, the other lanes being 0.
+rows that are shorter than an unrolled loop whole vectors at a time; LLVM finds neither in plain loops. What touches
+only some lanes' memory is in ``masked.py``.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ def _features() -> set[str]:
 
 
 VECTOR_BYTES = 64 if "avx512f" in _features() else 32 if "avx" in _features() else 16
-_INT = ir.IntType(64)
+INT = ir.IntType(64)
 
 
 class Vector(types.Type):
@@ -39,47 +38,17 @@ class _VectorModel(models.PrimitiveModel):
         super().__init__(manager, kind, ir.VectorType(element, kind.lanes))
 
 
-def _address(builder, vector, pointer, index):
+def address(builder, vector, pointer, index):
     return builder.bitcast(builder.gep(pointer, [index]), vector.as_pointer())
 
 
-def _lanes_between(builder, lanes: int, first, last):
-    """The mask of lanes [first, last)."""
-    small = ir.IntType(32)
-    wide = ir.VectorType(small, lanes)
-    numbers, zeros = ir.Constant(wide, list(range(lanes))), ir.Constant(wide, [0] * lanes)
-
-    def spread(bound):
-        below, above = ir.Constant(_INT, 0), ir.Constant(_INT, lanes)
-        bound = builder.select(builder.icmp_signed("<", bound, below), below, bound)
-        bound = builder.select(builder.icmp_signed(">", bound, above), above, bound)
-        one = builder.insert_element(ir.Constant(wide, ir.Undefined), builder.trunc(bound, small), small(0))
-        return builder.shuffle_vector(one, one, zeros)
-
-    mask = builder.icmp_signed("<", numbers, spread(last))
-    if first is None:
-        return mask
-    return builder.and_(mask, builder.icmp_signed(">=", numbers, spread(first)))
-
-
-def _masked_load(builder, vector, size: int, pointer, index, first, last):
-    lanes = vector.count
-    kinds = [vector.as_pointer(), ir.IntType(32), ir.VectorType(ir.IntType(1), lanes), vector]
-    name = f"llvm.masked.load.v{lanes}f{size * 8}.p0"
-    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, kinds), name)
-    nothing = ir.Constant(vector, [0.0] * lanes)
-    mask = _lanes_between(builder, lanes, first, last)
-    at = _address(builder, vector, pointer, index)
-    return builder.call(function, [at, ir.Constant(ir.IntType(32), size), mask, nothing])
-
-
-def _evens(lanes: int):
+def every_second(lanes: int):
     return ir.Constant(ir.VectorType(ir.IntType(32), lanes), list(range(0, 2 * lanes, 2)))
 
 
-def _of(target, pointer) -> tuple[Vector, ir.VectorType, int]:
-    kind = Vector(pointer.dtype)
-    return kind, target.get_value_type(kind), pointer.dtype.bitwidth // 8
+def vector_of(target, pointer) -> tuple[ir.VectorType, int]:
+    """LLVM's type of a vector of what the pointer points to, and the bytes of an element."""
+    return target.get_value_type(Vector(pointer.dtype)), pointer.dtype.bitwidth // 8
 
 
 @intrinsic
@@ -97,7 +66,7 @@ def splat(typingctx, pointer, value):
     """A number in every lane, converted to the type the pointer points to."""
 
     def generate(target, builder, signature, args):
-        _, vector, _ = _of(target, pointer)
+        vector, _ = vector_of(target, pointer)
         number = target.cast(builder, args[1], value, pointer.dtype)
         undefined = ir.Constant(vector, ir.Undefined)
         one = builder.insert_element(undefined, number, ir.Constant(ir.IntType(32), 0))
@@ -112,95 +81,68 @@ def load(typingctx, pointer, index):
     """pointer[index], pointer[index + 1], ..."""
 
     def generate(target, builder, signature, args):
-        _, vector, size = _of(target, pointer)
-        return builder.load(_address(builder, vector, *args), align=size)
+        vector, size = vector_of(target, pointer)
+        return builder.load(address(builder, vector, *args), align=size)
 
     return Vector(pointer.dtype)(pointer, types.int64), generate
-
-
-@intrinsic
-def load_first(typingctx, pointer, index, count):
-    """The first ``count`` elements of ``load``."""
-
-    def generate(target, builder, signature, args):
-        _, vector, size = _of(target, pointer)
-        return _masked_load(builder, vector, size, args[0], args[1], None, args[2])
-
-    return Vector(pointer.dtype)(pointer, types.int64, types.int64), generate
 
 
 @intrinsic
 def load_even(typingctx, pointer, index):
-    """pointer[index], pointer[index + 2], ...; the element behind the last is read, too."""
+    """pointer[index], pointer[index + 2], ..., and nothing behind the last of them."""
 
     def generate(target, builder, signature, args):
-        _, vector, size = _of(target, pointer)
-        low = builder.load(_address(builder, vector, *args), align=size)
-        behind = builder.add(args[1], ir.Constant(_INT, vector.count))
-        high = builder.load(_address(builder, vector, args[0], behind), align=size)
-        return builder.shuffle_vector(low, high, _evens(vector.count))
+        vector, size = vector_of(target, pointer)
+        count = vector.count
+        low = builder.load(address(builder, vector, *args), align=size)
+        behind = builder.add(args[1], ir.Constant(INT, count - 1))
+        high = builder.load(address(builder, vector, args[0], behind), align=size)
+        chosen = [*range(0, count, 2), *range(count + 1, 2 * count, 2)]
+        return builder.shuffle_vector(low, high, ir.Constant(ir.VectorType(ir.IntType(32), count), chosen))
 
     return Vector(pointer.dtype)(pointer, types.int64), generate
 
 
+def _of_pair(lane: int):
+    """An intrinsic that takes lane 0 or 1 of each pair of lanes of two vectors."""
+
+    def pick(typingctx, low, high):
+        def generate(target, builder, signature, args):
+            count, block = low.lanes, 16 * 8 // low.dtype.bitwidth
+            chosen = [first + side * count + i for first in range(0, count, block) for side in (0, 1)
+                      for i in range(lane, block, 2)]  # fmt: skip
+            return builder.shuffle_vector(*args, ir.Constant(ir.VectorType(ir.IntType(32), count), chosen))
+
+        return low(low, high), generate
+
+    return intrinsic(pick)
+
+
+# Elements 0, 2, 4, ... or 1, 3, 5, ... of two vectors that follow each other in memory, in the order in which a
+# processor picks them at once, within blocks of 16 bytes; ``in_order`` sorts a result that was computed in that order.
+evens, odds = _of_pair(0), _of_pair(1)
+
+
 @intrinsic
-def load_between(typingctx, pointer, index, first, last):
-    """The elements of ``load`` whose own index lies in [first, last), 0 for the others."""
+def in_order(typingctx, vector):
+    """The lanes of what was computed from ``evens`` or ``odds`` in the order of memory."""
 
     def generate(target, builder, signature, args):
-        _, vector, size = _of(target, pointer)
-        source, index, first, last = args
-        first, last = builder.sub(first, index), builder.sub(last, index)
-        return _masked_load(builder, vector, size, source, index, first, last)
+        count, half = vector.lanes, 8 * 8 // vector.dtype.bitwidth
+        chosen = [block + i for side in (0, half) for block in range(side, count, 2 * half) for i in range(half)]
+        return builder.shuffle_vector(args[0], args[0], ir.Constant(ir.VectorType(ir.IntType(32), count), chosen))
 
-    return Vector(pointer.dtype)(pointer, types.int64, types.int64, types.int64), generate
-
-
-@intrinsic
-def load_even_between(typingctx, pointer, index, first, last):
-    """pointer[2 * index], pointer[2 * (index + 1)], ... where index, index + 1, ... lie in [first, last), else 0."""
-
-    def generate(target, builder, signature, args):
-        _, vector, size = _of(target, pointer)
-        source, index, first, last = args
-        lanes, two = vector.count, ir.Constant(_INT, 2)
-        at = builder.mul(index, two)
-        first = builder.mul(builder.sub(first, index), two)
-        last = builder.sub(builder.mul(builder.sub(last, index), two), ir.Constant(_INT, 1))
-        low = _masked_load(builder, vector, size, source, at, first, last)
-        behind = ir.Constant(_INT, lanes)
-        first, last = builder.sub(first, behind), builder.sub(last, behind)
-        high = _masked_load(builder, vector, size, source, builder.add(at, behind), first, last)
-        return builder.shuffle_vector(low, high, _evens(lanes))
-
-    return Vector(pointer.dtype)(pointer, types.int64, types.int64, types.int64), generate
+    return vector(vector), generate
 
 
 @intrinsic
 def store(typingctx, pointer, index, value):
     def generate(target, builder, signature, args):
-        _, vector, size = _of(target, pointer)
-        builder.store(args[2], _address(builder, vector, args[0], args[1]), align=size)
+        vector, size = vector_of(target, pointer)
+        builder.store(args[2], address(builder, vector, args[0], args[1]), align=size)
         return target.get_dummy_value()
 
     return types.void(pointer, types.int64, value), generate
-
-
-@intrinsic
-def store_first(typingctx, pointer, index, value, count):
-    """The first ``count`` lanes."""
-
-    def generate(target, builder, signature, args):
-        _, vector, size = _of(target, pointer)
-        lanes = vector.count
-        kinds = [vector, vector.as_pointer(), ir.IntType(32), ir.VectorType(ir.IntType(1), lanes)]
-        name = f"llvm.masked.store.v{lanes}f{size * 8}.p0"
-        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), kinds), name)
-        at, mask = _address(builder, vector, args[0], args[1]), _lanes_between(builder, lanes, None, args[3])
-        builder.call(function, [args[2], at, ir.Constant(ir.IntType(32), size), mask])
-        return target.get_dummy_value()
-
-    return types.void(pointer, types.int64, value, types.int64), generate
 
 
 @intrinsic
@@ -221,6 +163,14 @@ def multiply_add(typingctx, a, b, c):
 def add(typingctx, a, b):
     def generate(target, builder, signature, args):
         return builder.fadd(*args)
+
+    return a(a, b), generate
+
+
+@intrinsic
+def multiply(typingctx, a, b):
+    def generate(target, builder, signature, args):
+        return builder.fmul(*args)
 
     return a(a, b), generate
 
@@ -261,29 +211,47 @@ def sum_of_lanes(typingctx, vector):
     return vector.dtype(vector), generate
 
 
-@intrinsic
-def transpose_square(typingctx, to, to_step, source, source_step):
-    """to[i * to_step + j] = source[j * source_step + i] for a vector's number of rows and columns."""
+def _interleaved(builder, rows):
+    """The elements of ``rows``, a power of two of vectors, in the order (lane, row)."""
+    count = rows[0].type.count
+    # Each stage interleaves row i with row i + rows / 2.
+    halves = [
+        ir.Constant(ir.VectorType(ir.IntType(32), count), [k // 2 + first + k % 2 * count for k in range(count)])
+        for first in (0, count // 2)
+    ]
+    middle = len(rows) // 2
+    for _ in range(len(rows).bit_length() - 1):
+        pairs = [(rows[i], rows[i + middle]) for i in range(middle)]
+        rows = [builder.shuffle_vector(low, high, half) for low, high in pairs for half in halves]
+    return rows
 
-    def generate(target, builder, signature, args):
-        _, vector, size = _of(target, to)
-        to_pointer, to_step, from_pointer, from_step = args
-        count = vector.count
-        at = [
-            _address(builder, vector, from_pointer, builder.mul(from_step, ir.Constant(_INT, j))) for j in range(count)
-        ]
-        rows = [builder.load(place, align=size) for place in at]
-        # Each stage interleaves row i with row i + count / 2; after log2(count) of them rows have become columns.
-        halves = [
-            ir.Constant(ir.VectorType(ir.IntType(32), count), [k // 2 + first + k % 2 * count for k in range(count)])
-            for first in (0, count // 2)
-        ]
-        for _ in range(count.bit_length() - 1):
-            pairs = [(rows[i], rows[i + count // 2]) for i in range(count // 2)]
-            rows = [builder.shuffle_vector(low, high, half) for low, high in pairs for half in halves]
-        for i, row in enumerate(rows):
-            place = _address(builder, vector, to_pointer, builder.mul(to_step, ir.Constant(_INT, i)))
-            builder.store(row, place, align=size)
-        return target.get_dummy_value()
 
-    return types.void(to, types.int64, source, types.int64), generate
+def _transposition(row_count: int | None):
+    def transpose(typingctx, to, to_step, source, source_step):
+        def generate(target, builder, signature, args):
+            vector, size = vector_of(target, to)
+            to_pointer, to_step, from_pointer, from_step = args
+            count = row_count or vector.count
+            at = [
+                address(builder, vector, from_pointer, builder.mul(from_step, ir.Constant(INT, j)))
+                for j in range(count)
+            ]
+            rows = _interleaved(builder, [builder.load(place, align=size) for place in at])
+            for i, row in enumerate(rows):
+                place = address(builder, vector, to_pointer, builder.mul(to_step, ir.Constant(INT, i)))
+                builder.store(row, place, align=size)
+            return target.get_dummy_value()
+
+        return types.void(to, types.int64, source, types.int64), generate
+
+    return intrinsic(transpose)
+
+
+# to[i * to_step + j] = source[j * source_step + i] for a vector's number of rows and columns.
+transpose_square = _transposition(None)
+
+
+def interleaving(rows: int):
+    """to[i * rows + j] = source[j * source_step + i] for i up to a vector's lanes and j up to ``rows``, a power of two;
+    ``to_step`` is a vector's lanes."""
+    return _transposition(rows)

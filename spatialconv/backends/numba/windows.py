@@ -63,5 +63,9 @@ def extent(begin, kernel, limit):
 @njit(error_model="numpy")
 def window_divisor(p, oh, ow):
     """What the sum of a window is divided by, 1 where nothing is in it."""
-    divisor = row_divisor(p, oh) * column_divisor(p, ow)
+    return nonzero(row_divisor(p, oh) * column_divisor(p, ow))
+
+
+@njit(error_model="numpy")
+def nonzero(divisor):
     return divisor if divisor != 0 else 1
