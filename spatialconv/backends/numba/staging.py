@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from .correlation import Axis, Correlation
 
 # Bytes of a band: with the filters it stays in the second-level cache.
-_BAND_BYTES = 512 << 10
+_BAND_BYTES = 256 << 10
 # The least share of a tile's sums that has to be wanted.
 _LEAST_USED = 0.75
 # Channels below which the taps of a filter row are one run.
