@@ -34,11 +34,11 @@ LIMITS = roofline.Roofline(
 )
 TINY = """
 # a comment
-n4 ic8 ih9 iw9 oc8 kh3 kw3 sh1 sw1 ph1 pw1 dh1 dw1 g1 bias *3
-n4 ic8 ih9 iw9 oc8 kh3 kw3 sh1 sw1 ph1 pw1 dh1 dw1 g8
-max_pool2d n4 ic8 ih9 iw9 kh3 kw3 sh2 sw2 ph1 pw1
-adaptive_avg_pool2d n4 ic8 ih9 iw9 oh1 ow1
-conv_transpose2d n4 ic8 ih5 iw5 oc4 kh2 kw2 sh2 sw2 bias *2
+n1 ic8 ih9 iw9 oc8 kh3 kw3 sh1 sw1 ph1 pw1 dh1 dw1 g1 bias *3
+n1 ic8 ih9 iw9 oc8 kh3 kw3 sh1 sw1 ph1 pw1 dh1 dw1 g8
+max_pool2d n1 ic8 ih9 iw9 kh3 kw3 sh2 sw2 ph1 pw1
+adaptive_avg_pool2d n1 ic8 ih9 iw9 oh1 ow1
+conv_transpose2d n1 ic8 ih5 iw5 oc4 kh2 kw2 sh2 sw2 bias *2
 """
 
 
