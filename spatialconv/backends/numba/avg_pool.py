@@ -46,9 +46,6 @@ def avg_pool2d(begin, end, context):
     for slab in range(begin, end):
         scratch = elements(context, p[f.WORK] + slab * p[f.SLAB_SIZE] * itemsize(context))
         last = p[f.TASKS] * (slab + 1) // p[f.SLABS]
-        if p[f.RING] != 0:
-            ringed_rows(p, x, y, scratch, p[f.TASKS] * slab // p[f.SLABS], last)
-            continue
         if p[f.ADAPTIVE] and p[f.OH] == 1 and p[f.OW] == 1 and not p[f.NHWC]:
             plane_averages(x, y, p[f.TASKS] * slab // p[f.SLABS], last, p[f.IH] * p[f.IW])
             continue
@@ -68,6 +65,15 @@ def sum_of(held, value):
 
 ringed_rows = ring_of("average", sum_of, 0.0)
 average_pixels = pixels_of("average", sum_of, 0.0)
+
+
+def avg_pool2d_in_ring(begin, end, context):
+    """nchw, where ``pool_ring.py`` serves."""
+    p = integers(context)
+    x, y = elements(context, p[f.X]), elements(context, p[f.Y])
+    for slab in range(begin, end):
+        memory = elements(context, p[f.WORK] + slab * p[f.SLAB_SIZE] * itemsize(context))
+        ringed_rows(p, x, y, memory, p[f.TASKS] * slab // p[f.SLABS], p[f.TASKS] * (slab + 1) // p[f.SLABS])
 
 
 @njit(error_model="numpy")

@@ -213,7 +213,9 @@ class PoolKernel(NumbaKernel):
     }
 
     def wide_plan(self, problem: Pool2dProblem, context: Context) -> Plan:
-        function = compiled(self.modules[problem.op], problem.op, problem.dtype)
+        ringed = _suits_ring(problem)
+        name = f"{problem.op}_in_ring" if ringed else problem.op
+        function = compiled(self.modules[problem.op], name, problem.dtype)
         fields = template(pool_fields, problem)
         nhwc, layout, shape = problem.layout == "nhwc", problem.layout, problem.result_shape
         steps = dense_strides(shape, layout)
@@ -227,7 +229,7 @@ class PoolKernel(NumbaKernel):
         reach = max(problem.iw + problem.pw, (problem.ow - 1) * problem.sw + (problem.kw - 1) * problem.dw + 1)
         # Loads and stores of rows overrun by up to two vectors.
         scratch = line(max(reach + problem.ow, problem.iw, chunk) + 4 * _WIDEST) if slabbed else 0
-        if _suits_ring(problem):
+        if ringed:
             loads, rows = -(-problem.kw // problem.sw) * problem.sw, (problem.kh - 1) * problem.dh + 1
             ring, pitch = 1 << (rows - 1).bit_length(), line(problem.ow)
             fields[pool_fields.LOADS], fields[pool_fields.RING], fields[pool_fields.PITCH] = loads, ring, pitch

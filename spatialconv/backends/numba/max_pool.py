@@ -27,11 +27,7 @@ def max_pool2d(begin, end, context):
     x, y, indices = elements(context, p[f.X]), elements(context, p[f.Y]), indices_at(p[f.AUX])
     for slab in range(begin, end):
         scratch = elements(context, p[f.WORK] + slab * p[f.SLAB_SIZE] * itemsize(context))
-        last = p[f.TASKS] * (slab + 1) // p[f.SLABS]
-        if p[f.RING] != 0:
-            ringed_rows(p, x, y, scratch, p[f.TASKS] * slab // p[f.SLABS], last)
-            continue
-        for task in range(p[f.TASKS] * slab // p[f.SLABS], last):
+        for task in range(p[f.TASKS] * slab // p[f.SLABS], p[f.TASKS] * (slab + 1) // p[f.SLABS]):
             oh = task % p[f.OH]
             if p[f.NHWC]:
                 plane = moved(x, task // p[f.OH] * p[f.X_N])
@@ -73,6 +69,15 @@ def keep_larger_indexed(best, where, values, step, index, index_step, count):
 
 ringed_rows = ring_of("maximum", larger_of, -math.inf)
 pixels = pixels_of("maximum", larger_of, -math.inf)
+
+
+def max_pool2d_in_ring(begin, end, context):
+    """nchw, where ``pool_ring.py`` serves."""
+    p = integers(context)
+    x, y = elements(context, p[f.X]), elements(context, p[f.Y])
+    for slab in range(begin, end):
+        memory = elements(context, p[f.WORK] + slab * p[f.SLAB_SIZE] * itemsize(context))
+        ringed_rows(p, x, y, memory, p[f.TASKS] * slab // p[f.SLABS], p[f.TASKS] * (slab + 1) // p[f.SLABS])
 
 
 @njit(error_model="numpy")
