@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
 
@@ -204,7 +205,7 @@ def test_data_loading_processes() -> None:
 USE = """
 import numba, torch, spatialconv
 before = numba.config.CACHE_DIR
-print(spatialconv.avg_pool2d(torch.arange(16.0).reshape(1, 1, 4, 4), 2, backend="numba").flatten().tolist())
+print(spatialconv.adaptive_avg_pool2d(torch.arange(16.0).reshape(1, 1, 4, 4), 2, backend="numba").flatten().tolist())
 print(numba.config.CACHE_DIR == before)
 """
 ANSWER = "[2.5, 4.5, 10.5, 12.5]\nTrue\n"
@@ -221,6 +222,13 @@ def test_the_first_use_says_that_it_compiles_and_the_next_process_finds_it_done(
     second = fresh(USE, tmp_path)
     assert second.stdout == ANSWER and second.stderr == ""
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb*")} == written
+
+
+def test_of_processes_that_start_together_one_compiles(tmp_path: Path) -> None:
+    with ThreadPoolExecutor() as pool:
+        processes = list(pool.map(lambda _: fresh(USE, tmp_path), range(3)))
+    assert [process.stdout for process in processes] == [ANSWER] * 3
+    assert sum("compiled on first use" in process.stderr for process in processes) == 1
 
 
 def compiled_functions() -> Iterator[Callable]:

@@ -20,7 +20,7 @@ constexpr int64_t kSourceBytes = 256 << 10;
 template <class Storage>
 struct Plan {
   using C = compute_t<Storage>;
-  int64_t block, blocks, filters, pitch, tasks, slab_size;
+  int64_t block, blocks, filters, pitch, tasks, slab_size;  // pitch: of packed rows, nhwc
   bool in_place;
 
   Plan(const Correlation& c, int64_t threads) {
@@ -33,10 +33,10 @@ struct Plan {
     blocks = round_up(ceil_div(pixels, limit), smaller(threads, larger(1, ceil_div(pixels, 2 * unit))));
     block = round_up(ceil_div(pixels, blocks), unit);
     blocks = ceil_div(pixels, block);
-    pitch = packed_pitch<C>(c.nhwc ? depth : block);
+    pitch = packed_pitch<C>(depth);
     filters = weight_blocks<C>(c);
     tasks = blocks * c.groups * filters;
-    slab_size = in_place ? 0 : round_up((c.nhwc ? block : depth) * pitch + kLanes<C>, 64);
+    slab_size = in_place ? 0 : round_up(block * (c.nhwc ? pitch : depth) + kLanes<C>, 64);
   }
 };
 
@@ -101,7 +101,7 @@ struct Correlating {
   }
 
   // The same, nchw.
-  void lines_task(const Block& block, int64_t group, int64_t filter, const C* lines) const {
+  void panels_task(const Block& block, int64_t group, int64_t filter, const C* panels) const {
     constexpr int64_t width = kTileColumns<C>;
     alignas(64) C sums[kTileRows * width];
     const int64_t first = filter * kTileRows, rows = smaller(kTileRows, c.dest_channels - first);
@@ -109,10 +109,10 @@ struct Correlating {
     const Storage* added = bias != nullptr ? bias + channel : nullptr;
     const bool direct = std::is_same_v<Storage, C> && c.dense_dest();
     const Finish<C> finish{reinterpret_cast<const C*>(added), true, c.activation};
-    TileCall<C> call{c.depth(), filters + (group * plan.filters + filter) * filter_block, filter_pitch, lines,
-                     plan.pitch, sums, width, false};
+    TileCall<C> call{c.depth(), filters + (group * plan.filters + filter) * filter_block, filter_pitch, panels,
+                     width, sums, width, false};
     if (filter_block == 0) call.a = filters + group * c.weight_group + first * filter_pitch;
-    for (int64_t pixel = block.pixel; pixel < block.pixel_end; pixel += width, call.b += width) {
+    for (int64_t pixel = block.pixel; pixel < block.pixel_end; pixel += width, call.b += c.depth() * width) {
       const int64_t columns = smaller(width, block.pixel_end - pixel), at = pixel % plane;
       if (direct && columns % kLanes<C> == 0 && at + columns <= plane) {
         call.out = reinterpret_cast<C*>(dest) + pixel / plane * c.dest.image + channel * c.dest.channel + at;
@@ -144,14 +144,14 @@ struct Correlating {
         if (c.nhwc) {
           pack_rows(c, source, group, block, packed, plan.pitch);
         } else {
-          pack_lines(c, source, group, block, packed, plan.pitch);
+          pack_panels<kTileColumns<C>>(c, source, group, block, packed);
         }
         held = part;
       }
       if (c.nhwc) {
         rows_task(block, group, filter, packed, plan.pitch);
       } else {
-        lines_task(block, group, filter, packed);
+        panels_task(block, group, filter, packed);
       }
     }
   }

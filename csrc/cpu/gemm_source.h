@@ -58,15 +58,21 @@ template <class Storage>
 void pack_lines(const Correlation& c, const Storage* source, int64_t group, const Block& block,
                 compute_t<Storage>* to, int64_t pitch) {
   const int64_t taps = c.taps(), pixels = block.pixel_end - block.pixel;
+  const int64_t tail = round_up(pixels, kLanes<compute_t<Storage>>) - pixels;
   const Cursor start(c, block.pixel);
   source += group * c.source_channels * c.source.channel;
+  int64_t tap = c.tap_major ? block.k / c.source_channels : block.k % taps;
+  int64_t channel = c.tap_major ? block.k % c.source_channels : block.k / taps;
+  int64_t held = -1, left = 0, top = 0, valid_begin = 0, valid_end = 0;
   for (int64_t k = block.k; k < block.k_end; ++k, to += pitch) {
-    const int64_t tap = c.tap_major ? k / c.source_channels : k % taps;
-    const int64_t tap_h = tap / c.w.taps, tap_w = tap % c.w.taps;
-    const Storage* plane = source + (c.tap_major ? k % c.source_channels : k / taps) * c.source.channel;
-    const int64_t left = c.w.offset + tap_w * c.w.offset_step, top = c.h.offset + tap_h * c.h.offset_step;
-    int64_t valid_begin, valid_end;
-    c.w.valid(tap_w, &valid_begin, &valid_end);
+    if (tap != held) {
+      const int64_t tap_h = tap / c.w.taps, tap_w = tap % c.w.taps;
+      left = c.w.offset + tap_w * c.w.offset_step;
+      top = c.h.offset + tap_h * c.h.offset_step;
+      c.w.valid(tap_w, &valid_begin, &valid_end);
+      held = tap;
+    }
+    const Storage* plane = source + channel * c.source.channel;
     compute_t<Storage>* out = to;
     Cursor at = start;
     for (int64_t rest = pixels; rest > 0;) {
@@ -86,8 +92,36 @@ void pack_lines(const Correlation& c, const Storage* source, int64_t group, cons
       rest -= n;
       at.advance(c, n);
     }
-    const int64_t tail = round_up(pixels, kLanes<compute_t<Storage>>) - pixels;
     if (tail > 0) zero_spilling(out, tail);
+    int64_t& inner = c.tap_major ? channel : tap;
+    int64_t& outer = c.tap_major ? tap : channel;
+    if (++inner == (c.tap_major ? c.source_channels : taps)) {
+      inner = 0;
+      ++outer;
+    }
+  }
+}
+
+// nchw: panels of kColumns grid positions one behind the other, so that a tile reads one run of memory:
+// to[(p - pixel) / kColumns * depth * kColumns + k * kColumns + (p - pixel) % kColumns].
+template <int kColumns, class Storage>
+void pack_panels(const Correlation& c, const Storage* source, int64_t group, const Block& block,
+                 compute_t<Storage>* to) {
+  constexpr int64_t lanes = kLanes<compute_t<Storage>>;
+  const int64_t depth = block.k_end - block.k, plane = c.w.count;
+  const bool in_place = c.h.identity() && c.w.identity();
+  for (int64_t pixel = block.pixel; pixel < block.pixel_end; pixel += kColumns, to += depth * kColumns) {
+    const Block panel{pixel, smaller(pixel + kColumns, block.pixel_end), block.k, block.k_end};
+    if (!in_place || panel.pixel_end - pixel < kColumns || pixel % plane + kColumns > plane) {
+      pack_lines(c, source, group, panel, to, kColumns);
+      continue;
+    }
+    const Storage* from = source + (group * c.source_channels + block.k) * c.source.channel +
+                          pixel / plane * c.source.image + pixel % plane;
+    compute_t<Storage>* out = to;
+    for (int64_t k = 0; k < depth; ++k, from += c.source.channel, out += kColumns) {
+      SC_UNROLL for (int j = 0; j < kColumns; j += lanes) store(out + j, load(from + j));
+    }
   }
 }
 

@@ -13,10 +13,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+
+from filelock import FileLock
 
 from ... import settings, threads
 
@@ -82,6 +84,18 @@ def _cached_below(folder: Path | None) -> Iterator[None]:
         config.CACHE_DIR = before
 
 
+def _alone(folder: Path | None, name: str) -> AbstractContextManager:
+    """Of processes that first use a kernel at the same time, as the ranks of a training do, one compiles it and the
+    others wait for its code; where files cannot be locked each compiles its own."""
+    if folder is None:
+        return nullcontext()
+    lock = FileLock(folder / f"{name}.lock")
+    try:
+        return lock.acquire()
+    except (OSError, NotImplementedError):
+        return nullcontext()
+
+
 class Compiled:
     """A compiled kernel: ``run(tasks, grain, context)`` over torch's thread pool, without the interpreter's lock."""
 
@@ -118,10 +132,11 @@ def _compile(module: str, name: str, dtype: str) -> Compiled:
     signature = numba.types.void(integer, integer, numba.types.CPointer(element))
     began = time.perf_counter()
     folder = cache_folder()
-    with _cached_below(folder):
+    keeps = _can_keep(folder)
+    with _cached_below(folder), _alone(folder, f"{module}.{name}.{dtype}") if keeps else nullcontext():
         function: Callable = getattr(import_module(f".{module}", __package__), name)
         try:
-            made = numba.cfunc(signature, cache=_can_keep(folder), error_model="numpy", fastmath={"contract"})(function)
+            made = numba.cfunc(signature, cache=keeps, error_model="numpy", fastmath={"contract"})(function)
         except RuntimeError:  # neither the user's folder nor any other can be written to
             made = numba.cfunc(signature, error_model="numpy", fastmath={"contract"})(function)
     if not getattr(made, "cache_hits", 0):
