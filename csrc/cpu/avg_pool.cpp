@@ -1,6 +1,7 @@
 // Average pooling by rows, forward and backward; windows that leave one output column have a kernel of their own.
 #include "avg_pool_grad.h"
 #include "kernel.h"
+#include "pool_pairs.h"
 #include "pool_pixels.h"
 #include "pool_rows.h"
 
@@ -70,6 +71,7 @@ template <class Storage>
 int32_t run_avg_pool(const void* problem, const Buffers& buffers) {
   const Pool2d p = pool(problem);
   if (p.ow == 1 && p.x_stride[3] == 1) return avg_pool_single_column<Storage>(p, buffers);
+  if (suits_pairs(p)) return pool_pairs<Reduce::sum, Storage>(p, buffers);
   if (suits_pixels(p)) return pool_pixels<Reduce::sum, Storage>(p, buffers);
   return pool_by_rows<Reduce::sum, Storage>(p, buffers);
 }

@@ -1,6 +1,7 @@
 // Max pooling: the forward pass by rows, its gradient and second derivative by planes.
 #include "kernel.h"
 #include "max_pool_scatter.h"
+#include "pool_pairs.h"
 #include "pool_pixels.h"
 #include "pool_rows.h"
 
@@ -53,6 +54,7 @@ int32_t run_max_pool(const void* problem, const Buffers& buffers) {
   const Pool2d& p = pool(problem);
   const bool by_pixels = suits_pixels(p);
   if (buffers.aux == nullptr) {
+    if (suits_pairs(p)) return pool_pairs<Reduce::max, Storage>(p, buffers);
     return by_pixels ? pool_pixels<Reduce::max, Storage>(p, buffers) : pool_by_rows<Reduce::max, Storage>(p, buffers);
   }
   if (!lanes_hold_index<Storage>(p)) return max_pool_one_by_one<Storage>(p, buffers);
@@ -63,7 +65,8 @@ int32_t run_max_pool(const void* problem, const Buffers& buffers) {
 template <class Storage>
 int64_t max_pool_workspace(const void* problem, int64_t threads) {
   if (suits_pixels(pool(problem))) return pool_pixels_workspace<Storage>(pool(problem), threads);
-  return pool_by_rows_workspace<Reduce::max_index, Storage>(pool(problem), threads);
+  return larger(pool_by_rows_workspace<Reduce::max, Storage>(pool(problem), threads),
+                pool_by_rows_workspace<Reduce::max_index, Storage>(pool(problem), threads));
 }
 
 template <class Storage>

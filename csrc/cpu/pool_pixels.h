@@ -23,10 +23,11 @@ struct PixelWindow {
   const Storage* first;       // its first element of channel 0
   Window row, column;
   int64_t row_step, column_step, index_step;
-  compute_t<Storage> divisor;
+  compute_t<Storage> divisor, factor;  // of sums; factor: 1 / divisor where that is exact, else 0
 };
 
-template <Reduce kind, class Storage, int kVectors, bool kWhole>
+// kSide: rows and columns of a window of a size known to the compiler, 0 for any.
+template <Reduce kind, class Storage, int kVectors, bool kWhole, int kSide>
 SC_INLINE void pool_channels(const PixelWindow<Storage>& w, int64_t channel, int64_t n, Storage* y, int64_t* index,
                              int64_t index_base) {
   using C = compute_t<Storage>;
@@ -34,15 +35,16 @@ SC_INLINE void pool_channels(const PixelWindow<Storage>& w, int64_t channel, int
   constexpr int kL = kLanes<C>;
   const auto value = [&](const Storage* p, int v) { return kWhole ? load(p + v * kL) : load_tail(p, n); };
   Running<kind, C> total[kVectors];
+  const int64_t rows = kSide > 0 ? kSide : w.row.count, columns = kSide > 0 ? kSide : w.column.count;
   const Storage* line = w.first + channel;
   I at = 0;
-  for (int64_t i = 0; i < w.row.count; ++i, line += w.row_step, at += static_cast<I>(w.index_step)) {
+  for (int64_t i = 0; i < rows; ++i, line += w.row_step, at += static_cast<I>(w.index_step)) {
     Running<kind, C> row[kVectors];
     SC_UNROLL for (int v = 0; v < kVectors; ++v) {
       row[v] = {value(line, v), ivec<C>{} + static_cast<I>(at + w.column.first)};
     }
     const Storage* p = line + w.column_step;
-    for (int64_t k = 1; k < w.column.count; ++k, p += w.column_step) {
+    for (int64_t k = 1; k < columns; ++k, p += w.column_step) {
       const ivec<C> here = ivec<C>{} + static_cast<I>(at + w.column.first + k * w.column.step);
       SC_UNROLL for (int v = 0; v < kVectors; ++v) row[v].take(value(p, v), here);
     }
@@ -55,7 +57,9 @@ SC_INLINE void pool_channels(const PixelWindow<Storage>& w, int64_t channel, int
     }
   }
   SC_UNROLL for (int v = 0; v < kVectors; ++v) {
-    if constexpr (kind == Reduce::sum) total[v].value = total[v].value / broadcast(w.divisor);
+    if constexpr (kind == Reduce::sum) {
+      total[v].value = w.factor != 0 ? total[v].value * broadcast(w.factor) : total[v].value / broadcast(w.divisor);
+    }
     const int64_t to = channel + v * kL;
     if constexpr (kWhole) {
       store(y + to, total[v].value);
@@ -74,6 +78,36 @@ SC_INLINE void pool_channels(const PixelWindow<Storage>& w, int64_t channel, int
   }
 }
 
+// Windows so large that visiting them once for every few vectors of channels would defeat the prefetcher.
+constexpr int64_t kStreamedTaps = 16, kStreamedChannels = 512;
+
+// A window pixel by pixel: many channels are summed in the first-level cache.
+template <Reduce kind, class Storage>
+void pool_streamed(const Pool2d& p, const PixelWindow<Storage>& w, Storage* y) {
+  using C = compute_t<Storage>;
+  constexpr int64_t kL = kLanes<C>;
+  alignas(64) C total[kStreamedChannels];
+  for (int64_t c = 0; c < p.c; c += kStreamedChannels) {
+    const int64_t channels = smaller(p.c - c, kStreamedChannels);
+    fill_row(total, channels, neutral<kind, C>());
+    const Storage* line = w.first + c;
+    for (int64_t i = 0; i < w.row.count; ++i, line += w.row_step) {
+      const Storage* x = line;
+      for (int64_t k = 0; k < w.column.count; ++k, x += w.column_step) {
+        for (int64_t j = 0; j < channels; j += kL) {
+          Running<kind, C> running{load(total + j), ivec<C>{}};
+          running.take(channels - j >= kL ? load(x + j) : load_tail(x + j, channels - j), ivec<C>{});
+          store(total + j, running.value);
+        }
+      }
+    }
+    if constexpr (kind == Reduce::sum) {
+      for (int64_t j = 0; j < channels; j += kL) store(total + j, load(total + j) / broadcast(w.divisor));
+    }
+    narrow_row(total, channels, y + c);
+  }
+}
+
 // A window without elements.
 template <Reduce kind, class Storage>
 void pool_nothing(const Pool2d& p, Storage* y, int64_t* index, int64_t where) {
@@ -83,21 +117,32 @@ void pool_nothing(const Pool2d& p, Storage* y, int64_t* index, int64_t where) {
   }
 }
 
+template <Reduce kind, class Storage, int kSide>
+SC_INLINE void pool_window(const Pool2d& p, const PixelWindow<Storage>& w, Storage* y, int64_t* index, int64_t base) {
+  constexpr int64_t kL = kLanes<compute_t<Storage>>;
+  int64_t c = 0;
+  for (; c + kPixelVectors * kL <= p.c; c += kPixelVectors * kL) {
+    pool_channels<kind, Storage, kPixelVectors, true, kSide>(w, c, kL, y, index, base);
+  }
+  for (; c + kL <= p.c; c += kL) pool_channels<kind, Storage, 1, true, kSide>(w, c, kL, y, index, base);
+  if (c < p.c) pool_channels<kind, Storage, 1, false, kSide>(w, c, p.c - c, y, index, base);
+}
+
 template <Reduce kind, class Storage>
 __attribute__((noinline)) void pool_pixel(const Pool2d& p, const PixelWindow<Storage>& window, Storage* y,
                                           int64_t* index) {
-  constexpr int64_t kL = kLanes<compute_t<Storage>>;
   const PixelWindow<Storage> w = window;
   const int64_t base = w.row.first * p.iw;
   if (w.row.count <= 0 || w.column.count <= 0) {
     return pool_nothing<kind, Storage>(p, y, index, base + w.column.first);
   }
-  int64_t c = 0;
-  for (; c + kPixelVectors * kL <= p.c; c += kPixelVectors * kL) {
-    pool_channels<kind, Storage, kPixelVectors, true>(w, c, kL, y, index, base);
+  if constexpr (kind != Reduce::max_index) {
+    const bool many = w.row.count * w.column.count >= kStreamedTaps;
+    if (many && p.c >= kStreamedChannels / 4) return pool_streamed<kind>(p, w, y);
   }
-  for (; c + kL <= p.c; c += kL) pool_channels<kind, Storage, 1, true>(w, c, kL, y, index, base);
-  if (c < p.c) pool_channels<kind, Storage, 1, false>(w, c, p.c - c, y, index, base);
+  if (w.row.count == 2 && w.column.count == 2) return pool_window<kind, Storage, 2>(p, w, y, index, base);
+  if (w.row.count == 3 && w.column.count == 3) return pool_window<kind, Storage, 3>(p, w, y, index, base);
+  pool_window<kind, Storage, 0>(p, w, y, index, base);
 }
 
 // A task is one row of outputs.
@@ -115,6 +160,7 @@ int32_t pool_pixels(const Pool2d& p, const Buffers& buffers) {
       column[ow] = window_at(columns, ow);
       width[ow] = kind == Reduce::sum ? static_cast<C>(divisor_at(columns, padded, ow)) : C{1};
     }
+    C known{0}, factor{0};
     for (int64_t task = begin; task < end; ++task) {
       const int64_t n = task / p.oh, oh = task % p.oh;
       const Window row = window_at(rows, oh);
@@ -122,9 +168,14 @@ int32_t pool_pixels(const Pool2d& p, const Buffers& buffers) {
       const Storage* x = static_cast<const Storage*>(buffers.x) + n * p.x_stride[0] + row.first * p.x_stride[2];
       int64_t at = n * p.y_stride[0] + oh * p.y_stride[2];
       for (int64_t ow = 0; ow < p.ow; ++ow, at += p.y_stride[3]) {
+        const C divisor = p.divisor != 0 ? static_cast<C>(p.divisor) : height * width[ow];
+        if (kind == Reduce::sum && divisor != known) {
+          known = divisor;
+          factor = exact_reciprocal(divisor);
+        }
         const PixelWindow<Storage> window{x + column[ow].first * p.x_stride[3], row, column[ow],
                                           row.step * p.x_stride[2], column[ow].step * p.x_stride[3], row.step * p.iw,
-                                          p.divisor != 0 ? static_cast<C>(p.divisor) : height * width[ow]};
+                                          divisor, factor};
         int64_t* index = buffers.aux == nullptr ? nullptr : static_cast<int64_t*>(buffers.aux) + at;
         pool_pixel<kind, Storage>(p, window, static_cast<Storage*>(buffers.y) + at, index);
       }

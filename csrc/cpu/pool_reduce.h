@@ -1,6 +1,8 @@
 // What pooling reduces windows by: sums, and maxima with or without where they stand. Taking elements in ascending
 // order keeps torch's choice among ties (the first).
 #pragma once
+#include <cmath>
+
 #include "rows.h"
 
 namespace spatialconv {
@@ -30,6 +32,14 @@ SC_INLINE void store_index(lane_int<Compute>* p, ivec<Compute> v) {
 template <Reduce kind, class Compute>
 constexpr Compute neutral() {
   return kind == Reduce::sum ? Compute{0} : -std::numeric_limits<Compute>::infinity();
+}
+
+// 1 / divisor where multiplying by it rounds as dividing does, for powers of two; else 0.
+template <class Compute>
+Compute exact_reciprocal(Compute divisor) {
+  int exponent;
+  const Compute mantissa = std::frexp(divisor, &exponent);
+  return mantissa == Compute{0.5} || mantissa == Compute{-0.5} ? Compute{1} / divisor : Compute{0};
 }
 
 template <Reduce kind, class Compute>

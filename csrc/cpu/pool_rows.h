@@ -1,6 +1,8 @@
 // Pooling as two one-dimensional reductions: every input row is first reduced along its columns to one value per
 // output column, then the rows of a window are reduced to an output row. Overlapping windows share the first step.
 // Taking rows and columns in ascending order keeps torch's choice among ties (the first) and among NaNs (the last).
+// Windows of nchw that share no rows take the steps the other way round: their rows are joined, then there is one row
+// to reduce along its columns.
 #pragma once
 #include "../common/window.h"
 #include "pool_reduce.h"
@@ -57,6 +59,13 @@ PoolPlan pool_plan(const Pool2d& p, int64_t threads) {
   return plan;
 }
 
+// Whether the rows of a window are joined before its columns: no other window reads them, and there are enough of them.
+template <Reduce kind>
+bool joins_rows_first(const Pool2d& p, const PoolPlan& plan) {
+  if (kind == Reduce::max_index || plan.channels_last || p.adaptive) return false;
+  return p.kh >= 3 && p.sh > (p.kh - 1) * p.dh;
+}
+
 // What a slab keeps in its slot of the workspace.
 template <Reduce kind, class Storage>
 class PoolRows {
@@ -70,7 +79,7 @@ class PoolRows {
            lines_of<const C*>(plan.ring) + lines_of<I>(plan.ring) + lines_of<C>(plan.ring * plan.row_size()) +
            (kind == Reduce::max_index ? lines_of<I>(plan.ring * plan.row_size()) : 0) +
            lines_of<C>(padded_row_size(p, plan)) + lines_of<C>(phases_size(p, plan)) +
-           lines_of<lane_mask<C>>(masks_size(p, plan));
+           lines_of<lane_mask<C>>(masks_size(p, plan)) + lines_of<C>(joined_size(p, plan));
   }
 
   PoolRows(const Pool2d& problem, const PoolPlan& plan, void* slot)
@@ -88,6 +97,7 @@ class PoolRows {
     padded_row_ = carver.take<C>(padded_row_size(p_, plan_));
     phases_ = carver.take<C>(phases_size(p_, plan_));
     masks_ = carver.take<lane_mask<C>>(masks_size(p_, plan_));
+    joined_ = carver.take<C>(joined_size(p_, plan_));
     if (masks_size(p_, plan_) > 0) find_masks();
     for (int64_t o = 0; o < p_.ow; ++o) {
       columns_[o] = window_at(columns, o);
@@ -125,13 +135,19 @@ class PoolRows {
     int64_t reduced = 0;
     for (int64_t o = band * plan_.band; o < end; ++o) {
       const Window window = window_at(rows_, o);
-      reduced = larger(reduced, earliest_tap(rows_, o));
-      const int64_t stop = window.count > 0 ? window.first + (window.count - 1) * window.step + 1 : 0;
-      for (; reduced < stop; ++reduced) reduce_columns(reduced);
-      for (int64_t k = 0; k < window.count; ++k) {
-        const int64_t slot = (window.first + k * window.step) & (plan_.ring - 1);
-        row_[k] = ring_ + slot * plan_.row_size();
-        row_index_[k] = static_cast<I>(k * window.step * p_.iw);
+      if (joins_rows_first<kind>(p_, plan_)) {
+        join_rows(window);
+        reduce_row(static_cast<const C*>(joined_), ring_, ring_index_);
+        row_[0] = ring_;
+      } else {
+        reduced = larger(reduced, earliest_tap(rows_, o));
+        const int64_t stop = window.count > 0 ? window.first + (window.count - 1) * window.step + 1 : 0;
+        for (; reduced < stop; ++reduced) reduce_columns(reduced);
+        for (int64_t k = 0; k < window.count; ++k) {
+          const int64_t slot = (window.first + k * window.step) & (plan_.ring - 1);
+          row_[k] = ring_ + slot * plan_.row_size();
+          row_index_[k] = static_cast<I>(k * window.step * p_.iw);
+        }
       }
       C divisor{1};
       if constexpr (kind == Reduce::sum) {
@@ -140,7 +156,8 @@ class PoolRows {
       }
       const int64_t at = y_offset + o * p_.y_stride[2];
       int64_t* index = buffers.aux == nullptr ? nullptr : static_cast<int64_t*>(buffers.aux) + at;
-      reduce_rows(window, divisor, static_cast<Storage*>(buffers.y) + at, index);
+      reduce_rows(joins_rows_first<kind>(p_, plan_) ? Window{window.first, smaller(window.count, 1), 1} : window,
+                  divisor, static_cast<Storage*>(buffers.y) + at, index);
     }
   }
 
@@ -175,19 +192,23 @@ class PoolRows {
     }
   }
 
-  template <bool kInside>
-  SC_INLINE vec<C> value_at(const Storage* p, lane_mask<C> mask) const {
+  static int64_t joined_size(const Pool2d& p, const PoolPlan& plan) {
+    return joins_rows_first<kind>(p, plan) ? p.iw + kL : 0;
+  }
+
+  template <bool kInside, class Source>
+  SC_INLINE vec<C> value_at(const Source* p, lane_mask<C> mask) const {
     if constexpr (kInside) return load(p);
     if constexpr (kind == Reduce::sum) return load_masked(p, mask);
     return select<C>(mask, load_masked(p, mask), broadcast(neutral<kind, C>()));
   }
 
-  template <int kStride, bool kInside>
-  SC_INLINE void reduce_vector(const Storage* source, const lane_mask<C>* mask, ivec<C> column, int64_t o, C* out,
+  template <int kStride, bool kInside, class Source>
+  SC_INLINE void reduce_vector(const Source* source, const lane_mask<C>* mask, ivec<C> column, int64_t o, C* out,
                                I* out_index) {
     Running<kind, C> running{broadcast(neutral<kind, C>()), ivec<C>{}};
     if constexpr (kind == Reduce::max_index) running.index = load_index<C>(first_column_ + o);
-    const Storage* p = source + (o * kStride - p_.pw);
+    const Source* p = source + (o * kStride - p_.pw);
     for (int64_t k = 0; k < p_.kw; k += kStride) {
       if constexpr (kStride == 1) {
         running.take(value_at<kInside>(p + k, mask[k]), column + static_cast<I>(k));
@@ -202,8 +223,8 @@ class PoolRows {
     if constexpr (kind == Reduce::max_index) store_index<C>(out_index + o, running.index);
   }
 
-  template <int kStride>
-  void reduce_in_place(const Storage* source, C* out, I* out_index) {
+  template <int kStride, class Source>
+  void reduce_in_place(const Source* source, C* out, I* out_index) {
     const int64_t loads = loads_of(p_), reach = load_shift(loads - 1) + kL;
     const lane_mask<C>* mask = masks_;
     ivec<C> first;
@@ -228,7 +249,28 @@ class PoolRows {
       reduce_pixels(source, out, out_index);
     } else if (p_.adaptive) {
       reduce_adaptive(source, out, out_index);
-    } else if (masks_size(p_, plan_) > 0) {
+    } else {
+      reduce_row(source, out, out_index);
+    }
+  }
+
+  void join_rows(const Window& window) {
+    const Storage* first = x_ + window.first * p_.x_stride[2];
+    const int64_t step = window.step * p_.x_stride[2];
+    for (int64_t i = 0; i < p_.iw; i += kL) {
+      const int64_t n = p_.iw - i;
+      Running<kind, C> running{broadcast(neutral<kind, C>()), ivec<C>{}};
+      const Storage* p = first + i;
+      for (int64_t k = 0; k < window.count; ++k, p += step) {
+        running.take(n >= kL ? load(p) : load_tail(p, n), ivec<C>{});
+      }
+      store(joined_ + i, running.value);
+    }
+  }
+
+  template <class Source>
+  void reduce_row(const Source* source, C* out, I* out_index) {
+    if (masks_size(p_, plan_) > 0) {
       p_.sw == 1 ? reduce_in_place<1>(source, out, out_index) : reduce_in_place<2>(source, out, out_index);
     } else {
       reduce_strided(source, out, out_index);
@@ -276,7 +318,8 @@ class PoolRows {
     }
   }
 
-  void reduce_strided(const Storage* source, C* out, I* out_index) {
+  template <class Source>
+  void reduce_strided(const Source* source, C* out, I* out_index) {
     const C* phases = padded_row_;
     pad_row(source, p_.iw, p_.pw, plan_.phase_count * p_.sw, neutral<kind, C>(), padded_row_);
     if (p_.sw > 1) {
@@ -359,6 +402,7 @@ class PoolRows {
   C* padded_row_;
   C* phases_;
   lane_mask<C>* masks_;
+  C* joined_;
   const Storage* x_ = nullptr;
   int64_t valid_ = 0;
 };

@@ -130,6 +130,30 @@ SC_INLINE void merge_pairs(vec<Compute> even, vec<Compute> odd, vec<Compute>& a,
   b = shuffle<upper_alternating, Compute>(even, odd);
 }
 
+// Splits pairs again and again: the even half of what remains holds the phases whose next bit is 0.
+template <int kStride, class Compute>
+SC_INLINE void split_phases(const vec<Compute>* from, vec<Compute>* phase, int first, int step) {
+  if constexpr (kStride == 1) {
+    phase[first] = from[0];
+  } else {
+    vec<Compute> even[kStride / 2], odd[kStride / 2];
+    SC_UNROLL for (int i = 0; i < kStride / 2; ++i) split_pairs<Compute>(from[2 * i], from[2 * i + 1], even[i], odd[i]);
+    split_phases<kStride / 2, Compute>(even, phase, first, 2 * step);
+    split_phases<kStride / 2, Compute>(odd, phase, first + step, 2 * step);
+  }
+}
+
+template <int kStride, class Compute>
+void split_row_by(const Compute* row, int64_t n, Compute* phases, int64_t pitch) {
+  constexpr int64_t kL = kLanes<Compute>;
+  for (int64_t i = 0; i < n; i += kL) {
+    vec<Compute> from[kStride], phase[kStride];
+    SC_UNROLL for (int j = 0; j < kStride; ++j) from[j] = load(row + kStride * i + j * kL);
+    split_phases<kStride, Compute>(from, phase, 0, 1);
+    SC_UNROLL for (int p = 0; p < kStride; ++p) store(phases + p * pitch + i, phase[p]);
+  }
+}
+
 // phases[p * pitch + i] = row[i * stride + p] for i in [0, n); both have slack.
 template <class Compute>
 void split_row(const Compute* row, int64_t stride, int64_t n, Compute* phases, int64_t pitch) {
@@ -143,17 +167,8 @@ void split_row(const Compute* row, int64_t stride, int64_t n, Compute* phases, i
     }
     return;
   }
-  if (stride == 4) {
-    for (int64_t i = 0; i < n; i += kL) {
-      vec<Compute> even0, even1, odd0, odd1, phase[4];
-      split_pairs<Compute>(load(row + 4 * i), load(row + 4 * i + kL), even0, odd0);
-      split_pairs<Compute>(load(row + 4 * i + 2 * kL), load(row + 4 * i + 3 * kL), even1, odd1);
-      split_pairs<Compute>(even0, even1, phase[0], phase[2]);
-      split_pairs<Compute>(odd0, odd1, phase[1], phase[3]);
-      for (int p = 0; p < 4; ++p) store(phases + p * pitch + i, phase[p]);
-    }
-    return;
-  }
+  if (stride == 4) return split_row_by<4>(row, n, phases, pitch);
+  if (stride == 8) return split_row_by<8>(row, n, phases, pitch);
   for (int64_t i = 0; i < n; ++i) {
     for (int64_t p = 0; p < stride; ++p) phases[p * pitch + i] = row[i * stride + p];
   }
