@@ -315,7 +315,12 @@ class Pool2dProblem(_Printed):
 
     def flops(self, count_padding: bool = True) -> int:
         """Comparisons or additions."""
-        if count_padding and not self.adaptive:
+        if self.adaptive:
+            # Neighbouring windows share an element wherever their common border is none of the input's.
+            down = self.ih + self.oh - gcd(self.ih, self.oh)
+            across = self.iw + self.ow - gcd(self.iw, self.ow)
+            return self.n * self.ic * down * across
+        if count_padding:
             return self.n * self.ic * self.oh * self.ow * self.kh * self.kw
         return self.n * self.ic * sum(map(len, self.rows())) * sum(map(len, self.columns()))
 

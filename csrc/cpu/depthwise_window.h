@@ -52,7 +52,7 @@ struct WindowPass {
     const int64_t filter = lines_of<C>(p.kh * p.kw);
     if (method == Method::nine) return filter;
     return filter + lines_of<C>(RowStage<C>::size(staged_rows(), reach())) +
-           (std::is_same_v<Storage, C> ? 0 : lines_of<C>(band * columns));
+           (std::is_same_v<Storage, C> ? 0 : lines_of<C>(band * columns + kLanes<C>));
   }
 };
 
@@ -134,7 +134,7 @@ class WindowPlanes {
         shared_plane(plane);
       } else {
         Carver rest = carver_;
-        plane.out = rest.take<C>(pass_.band * pass_.columns);
+        plane.out = rest.take<C>(pass_.band * pass_.columns + kLanes<C>);  // narrow_row reads whole vectors
         plane.out_pitch = pass_.columns;
         shared_plane(plane);
         for (int64_t r = 0; r < plane.out_rows; ++r) {

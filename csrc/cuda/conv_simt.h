@@ -135,7 +135,9 @@ __device__ __forceinline__ void store(const Sums<T>& sums, const Shared<T>& shar
   for (int i = 0; i < T::kThreadRows; i += kRun) {
     const int64_t* rows = &shared.result[sums.row_of(i)];
     const int64_t first = rows[0];
-    const bool neighbours = first >= 0 && rows[kRun - 1] == first + kRun - 1;
+    bool neighbours = first >= 0;
+#pragma unroll
+    for (int k = 1; k < kRun; ++k) neighbours = neighbours && rows[k] == first + k;
 #pragma unroll
     for (int j = 0; j < T::kThreadColumns; ++j) {
       if (sums.column_of(j) >= work.columns) continue;
