@@ -20,23 +20,27 @@ constexpr int64_t kSourceBytes = 256 << 10;
 template <class Storage>
 struct Plan {
   using C = compute_t<Storage>;
-  int64_t block, blocks, filters, pitch, tasks, slab_size;  // pitch: of packed rows, nhwc
-  bool in_place;
+  int64_t block, blocks, filters, tasks, slab_size;
+  // Between packed rows (nhwc) or lines of grid positions (nchw), and between what two tiles of such lines read.
+  int64_t pitch, panel_step;
+  bool in_place, panels;
 
   Plan(const Correlation& c, int64_t threads) {
     const int64_t depth = c.depth(), unit = c.nhwc ? kTileRows : kTileColumns<C>, pixels = c.pixels();
     in_place = c.nhwc && std::is_same_v<Storage, C> && c.h.identity() && c.w.identity() &&
                c.source.column * sizeof(C) % 2048 != 0;
+    panels = !c.nhwc && c.h.identity() && c.w.identity();
     const int64_t fitting = larger(1, kSourceBytes / (int64_t(sizeof(C)) * larger(depth, 1) * unit));
     const int64_t limit = smaller(fitting * unit, round_up(1024, unit));
     // Every thread gets as many blocks as the next, of like size.
     blocks = round_up(ceil_div(pixels, limit), smaller(threads, larger(1, ceil_div(pixels, 2 * unit))));
     block = round_up(ceil_div(pixels, blocks), unit);
     blocks = ceil_div(pixels, block);
-    pitch = packed_pitch<C>(depth);
+    pitch = panels ? kTileColumns<C> : packed_pitch<C>(c.nhwc ? depth : block);
+    panel_step = panels ? depth * kTileColumns<C> : kTileColumns<C>;
     filters = weight_blocks<C>(c);
     tasks = blocks * c.groups * filters;
-    slab_size = in_place ? 0 : round_up(block * (c.nhwc ? pitch : depth) + kLanes<C>, 64);
+    slab_size = in_place ? 0 : round_up(panels ? block * depth : (c.nhwc ? block : depth) * pitch, 64) + 64;
   }
 };
 
@@ -110,9 +114,9 @@ struct Correlating {
     const bool direct = std::is_same_v<Storage, C> && c.dense_dest();
     const Finish<C> finish{reinterpret_cast<const C*>(added), true, c.activation};
     TileCall<C> call{c.depth(), filters + (group * plan.filters + filter) * filter_block, filter_pitch, panels,
-                     width, sums, width, false};
+                     plan.pitch, sums, width, false};
     if (filter_block == 0) call.a = filters + group * c.weight_group + first * filter_pitch;
-    for (int64_t pixel = block.pixel; pixel < block.pixel_end; pixel += width, call.b += c.depth() * width) {
+    for (int64_t pixel = block.pixel; pixel < block.pixel_end; pixel += width, call.b += plan.panel_step) {
       const int64_t columns = smaller(width, block.pixel_end - pixel), at = pixel % plane;
       if (direct && columns % kLanes<C> == 0 && at + columns <= plane) {
         call.out = reinterpret_cast<C*>(dest) + pixel / plane * c.dest.image + channel * c.dest.channel + at;
@@ -143,8 +147,10 @@ struct Correlating {
       if (part != held) {
         if (c.nhwc) {
           pack_rows(c, source, group, block, packed, plan.pitch);
-        } else {
+        } else if (plan.panels) {
           pack_panels<kTileColumns<C>>(c, source, group, block, packed);
+        } else {
+          pack_lines(c, source, group, block, packed, plan.pitch);
         }
         held = part;
       }

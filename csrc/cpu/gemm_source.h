@@ -102,17 +102,17 @@ void pack_lines(const Correlation& c, const Storage* source, int64_t group, cons
   }
 }
 
-// nchw: panels of kColumns grid positions one behind the other, so that a tile reads one run of memory:
+// nchw, where every pixel keeps its place: panels of kColumns grid positions one behind the other, so that a tile reads
+// one run of memory. Elsewhere runs are short, and cutting them at panels costs more than it saves.
 // to[(p - pixel) / kColumns * depth * kColumns + k * kColumns + (p - pixel) % kColumns].
 template <int kColumns, class Storage>
 void pack_panels(const Correlation& c, const Storage* source, int64_t group, const Block& block,
                  compute_t<Storage>* to) {
   constexpr int64_t lanes = kLanes<compute_t<Storage>>;
   const int64_t depth = block.k_end - block.k, plane = c.w.count;
-  const bool in_place = c.h.identity() && c.w.identity();
   for (int64_t pixel = block.pixel; pixel < block.pixel_end; pixel += kColumns, to += depth * kColumns) {
     const Block panel{pixel, smaller(pixel + kColumns, block.pixel_end), block.k, block.k_end};
-    if (!in_place || panel.pixel_end - pixel < kColumns || pixel % plane + kColumns > plane) {
+    if (panel.pixel_end - pixel < kColumns || pixel % plane + kColumns > plane) {
       pack_lines(c, source, group, panel, to, kColumns);
       continue;
     }
