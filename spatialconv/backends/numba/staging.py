@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 from .correlation import Axis, Correlation
 
-# Bytes of a band: with the filters it stays in the second-level cache.
-_BAND_BYTES = 256 << 10
+# A band, with the filters, stays in the second-level cache: 512 KB where vectors have 32 bytes, 1 MB and more where
+# they have 64.
+_BAND_VECTORS = 8 << 10
 # The least share of a tile's sums that has to be wanted.
 _LEAST_USED = 0.75
 # Channels below which the taps of a filter row are one run.
@@ -72,9 +73,9 @@ class Staging:
         return {**values, "RUNS": len(self.offsets)}
 
 
-def _bands(count: int, row_bytes: int, halo: int) -> tuple[int, int]:
+def _bands(count: int, row_vectors: int, halo: int) -> tuple[int, int]:
     """Grid rows of a band, all bands of like size, and how many bands there are."""
-    fitting = max(1, _BAND_BYTES // row_bytes - halo)
+    fitting = max(1, _BAND_VECTORS // row_vectors - halo)
     band = _ceil_div(count, _ceil_div(count, fitting))
     return band, _ceil_div(count, band)
 
@@ -87,12 +88,12 @@ def staging_of(c: Correlation, itemsize: int, lanes: int, tall_rows: int, wide_v
     h, w = reach_of(c.h), reach_of(c.w)
     if c.nhwc:
         return _staging_nhwc(c, h, w, itemsize, lanes, tall_rows)
-    return _staging_nchw(c, h, w, itemsize, lanes, wide_vectors)
+    return _staging_nchw(c, h, w, lanes, wide_vectors)
 
 
-def _staging_nchw(c: Correlation, h: Reach, w: Reach, itemsize: int, lanes: int, wide_vectors: int) -> Staging | None:
+def _staging_nchw(c: Correlation, h: Reach, w: Reach, lanes: int, wide_vectors: int) -> Staging | None:
     pitch, phases = c.w.count + w.halo, h.stride * w.stride
-    band, bands = _bands(c.h.count, c.source_channels * phases * pitch * itemsize, h.halo)
+    band, bands = _bands(c.h.count, _ceil_div(c.source_channels * phases * pitch, lanes), h.halo)
     run = (band - 1) * pitch + c.w.count
     if band * c.w.count < _LEAST_USED * _ceil_div(run, lanes) * lanes:
         return None
@@ -124,7 +125,7 @@ def _staging_nhwc(c: Correlation, h: Reach, w: Reach, itemsize: int, lanes: int,
     pixel = c.source_channels if merged else (_ceil_div(c.source_channels, per_line) | 1) * per_line
     columns = (c.w.count - 1) * w.stride + max(w.taps) + 1
     row_pitch = columns * pixel
-    band, bands = _bands(c.h.count, row_pitch * h.stride * itemsize, _ceil_div(max(h.taps), h.stride))
+    band, bands = _bands(c.h.count, _ceil_div(row_pitch * h.stride, lanes), _ceil_div(max(h.taps), h.stride))
     rows = (band - 1) * h.stride + max(h.taps) + 1
     across = (0,) if merged else w.taps
     offsets = tuple(down * row_pitch + right * pixel for down in h.taps for right in across)
