@@ -78,36 +78,6 @@ SC_INLINE void pool_channels(const PixelWindow<Storage>& w, int64_t channel, int
   }
 }
 
-// Windows so large that visiting them once for every few vectors of channels would defeat the prefetcher.
-constexpr int64_t kStreamedTaps = 16, kStreamedChannels = 512;
-
-// A window pixel by pixel: many channels are summed in the first-level cache.
-template <Reduce kind, class Storage>
-void pool_streamed(const Pool2d& p, const PixelWindow<Storage>& w, Storage* y) {
-  using C = compute_t<Storage>;
-  constexpr int64_t kL = kLanes<C>;
-  alignas(64) C total[kStreamedChannels];
-  for (int64_t c = 0; c < p.c; c += kStreamedChannels) {
-    const int64_t channels = smaller(p.c - c, kStreamedChannels);
-    fill_row(total, channels, neutral<kind, C>());
-    const Storage* line = w.first + c;
-    for (int64_t i = 0; i < w.row.count; ++i, line += w.row_step) {
-      const Storage* x = line;
-      for (int64_t k = 0; k < w.column.count; ++k, x += w.column_step) {
-        for (int64_t j = 0; j < channels; j += kL) {
-          Running<kind, C> running{load(total + j), ivec<C>{}};
-          running.take(channels - j >= kL ? load(x + j) : load_tail(x + j, channels - j), ivec<C>{});
-          store(total + j, running.value);
-        }
-      }
-    }
-    if constexpr (kind == Reduce::sum) {
-      for (int64_t j = 0; j < channels; j += kL) store(total + j, load(total + j) / broadcast(w.divisor));
-    }
-    narrow_row(total, channels, y + c);
-  }
-}
-
 // A window without elements.
 template <Reduce kind, class Storage>
 void pool_nothing(const Pool2d& p, Storage* y, int64_t* index, int64_t where) {
@@ -135,10 +105,6 @@ __attribute__((noinline)) void pool_pixel(const Pool2d& p, const PixelWindow<Sto
   const int64_t base = w.row.first * p.iw;
   if (w.row.count <= 0 || w.column.count <= 0) {
     return pool_nothing<kind, Storage>(p, y, index, base + w.column.first);
-  }
-  if constexpr (kind != Reduce::max_index) {
-    const bool many = w.row.count * w.column.count >= kStreamedTaps;
-    if (many && p.c >= kStreamedChannels / 4) return pool_streamed<kind>(p, w, y);
   }
   if (w.row.count == 2 && w.column.count == 2) return pool_window<kind, Storage, 2>(p, w, y, index, base);
   if (w.row.count == 3 && w.column.count == 3) return pool_window<kind, Storage, 3>(p, w, y, index, base);
