@@ -139,6 +139,9 @@ _WINDOWS = """
     n2 ic7 ih6 iw5 kh6 kw5                                         # one window
     n1 ic4 ih7 iw7 kh2 kw2 sh2 sw2 ph1 pw1 ceil                    # padding and ceil
     n1 ic3 ih5 iw5 kh1 kw1 sh2 sw2                                 # a window of one, stride
+    n1 ic3 ih13 iw37 kh3 kw3 sh3 sw3                               # windows that share no rows
+    n1 ic2 ih17 iw140 kh8 kw8 sh8 sw8                              # the same, a stride of eight, vectors and a tail
+    n1 ic2 ih12 iw35 kh4 kw3 sh5 sw4 ph1 pw1 ceil                  # the same, padding, ceil, rows never read
     n0 ic3 ih6 iw6 kh2 kw2                                         # no images
 """
 _DILATED = """
