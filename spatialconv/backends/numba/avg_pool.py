@@ -63,17 +63,14 @@ def sum_of(held, value):
     return add(held, value)
 
 
-ringed_rows = ring_of("average", sum_of, 0.0)
+ringed_slabs = ring_of("average", sum_of, 0.0)
 average_pixels = pixels_of("average", sum_of, 0.0)
 
 
 def avg_pool2d_in_ring(begin, end, context):
     """nchw, where ``pool_ring.py`` serves."""
     p = integers(context)
-    x, y = elements(context, p[f.X]), elements(context, p[f.Y])
-    for slab in range(begin, end):
-        memory = elements(context, p[f.WORK] + slab * p[f.SLAB_SIZE] * itemsize(context))
-        ringed_rows(p, x, y, memory, p[f.TASKS] * slab // p[f.SLABS], p[f.TASKS] * (slab + 1) // p[f.SLABS])
+    ringed_slabs(p, elements(context, p[f.X]), elements(context, p[f.Y]), begin, end)
 
 
 @njit(error_model="numpy")

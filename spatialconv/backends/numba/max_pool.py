@@ -67,17 +67,14 @@ def keep_larger_indexed(best, where, values, step, index, index_step, count):
         where[i] = index + i * index_step if better else where[i]
 
 
-ringed_rows = ring_of("maximum", larger_of, -math.inf)
+ringed_slabs = ring_of("maximum", larger_of, -math.inf)
 pixels = pixels_of("maximum", larger_of, -math.inf)
 
 
 def max_pool2d_in_ring(begin, end, context):
     """nchw, where ``pool_ring.py`` serves."""
     p = integers(context)
-    x, y = elements(context, p[f.X]), elements(context, p[f.Y])
-    for slab in range(begin, end):
-        memory = elements(context, p[f.WORK] + slab * p[f.SLAB_SIZE] * itemsize(context))
-        ringed_rows(p, x, y, memory, p[f.TASKS] * slab // p[f.SLABS], p[f.TASKS] * (slab + 1) // p[f.SLABS])
+    ringed_slabs(p, elements(context, p[f.X]), elements(context, p[f.Y]), begin, end)
 
 
 @njit(error_model="numpy")

@@ -15,7 +15,7 @@ from . import pool_fields as f
 from .arithmetic import larger
 from .borders import bordered, whole
 from .masked import mask_between, store_first
-from .memory import as_element, moved
+from .memory import as_element, elements, itemsize, moved
 from .variants import variant
 from .vectors import divide, evens, in_order, lanes, load, multiply, odds, splat, store
 from .windows import column_divisor, nonzero, row_divisor, row_window
@@ -68,7 +68,7 @@ def _column_reduction(name: str, combine, fetch):
 
 
 def ring_of(name: str, combine, neutral: float):
-    """The function that computes output rows, planes one behind the other, of ``maximum`` or ``average`` pooling."""
+    """The function that computes the slabs [begin, end) of output rows of ``maximum`` or ``average`` pooling."""
     averaged = name == "average"
     inside, at_border = _column_reduction(name, combine, whole), _column_reduction(name, combine, bordered)
 
@@ -135,4 +135,10 @@ def ring_of(name: str, combine, neutral: float):
                 reduced = ih + 1
             output_row(p, ring, oh, divisors, moved(y, task * p[f.OW]), (end - task) * p[f.OW])
 
-    return output_rows
+    @variant(name)
+    def slabs(p, x, y, begin, end):
+        for slab in range(begin, end):
+            memory = elements(x, p[f.WORK] + slab * p[f.SLAB_SIZE] * itemsize(x))
+            output_rows(p, x, y, memory, p[f.TASKS] * slab // p[f.SLABS], p[f.TASKS] * (slab + 1) // p[f.SLABS])
+
+    return slabs
