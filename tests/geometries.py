@@ -41,6 +41,11 @@ _CONV = """
     n1 ic64 ih7 iw7 oc48                                           # 1x1, many channels
     n2 ic6 ih9 iw8 oc5 sh2 sw2                                     # 1x1 with stride
     n1 ic4 ih7 iw5 oc3 ph1 pw2                                     # 1x1 with padding
+    n11 ic24 ih1 iw1 oc37                                          # 1x1 on images of one pixel
+    n1 ic1030 ih1 iw3 oc6                                          # 1x1, more channels than are read at a time
+    n9 ic9 ih3 iw3 oc35 sh2 sw2                                    # 1x1 with stride, a block of pixels and a tail
+    n3 ic24 ih1 iw1 oc20 g4                                        # 1x1 groups on images of one pixel
+    n2 ic0 ih1 iw1 oc5                                             # the same without channels
     n1 ic3 ih11 iw12 oc5 kh3 kw3 sh2 sw2 ph1 pw1                   # stride 2
     n2 ic3 ih20 iw35 oc4 kh3 kw3 sh2 sw2 ph1 pw1                   # stride 2, a vector and a tail
     n1 ic3 ih21 iw19 oc8 kh7 kw7 sh2 sw2 ph3 pw3                   # stride 2, 7x7
@@ -105,6 +110,7 @@ _ACTIVATED = """
     n1 ic16 ih6 iw16 oc32 kh3 kw3 ph1 pw1                          # whole vectors and tiles
     n1 ic17 ih6 iw33 oc34                                          # 1x1, tiles and tails
     n1 ic32 ih8 iw8 oc32                                           # 1x1, whole tiles
+    n3 ic20 ih1 iw1 oc19                                           # 1x1 on images of one pixel, tails
     n1 ic34 ih5 iw6 oc38 kh3 kw3 sh2 sw2 ph1 pw1 g2                # groups, stride
     n1 ic19 ih7 iw17 oc19 kh3 kw3 ph1 pw1 g19                      # depthwise, tails
     n1 ic16 ih6 iw16 oc16 kh5 kw5 ph2 pw2 g16                      # depthwise, whole vectors, rows that share loads

@@ -20,6 +20,7 @@ CONVOLUTIONS = (
     "n2 ic24 ih20 iw21 oc40 kh3 kw3 ph1 pw1",
     "n2 ic24 ih19 iw22 oc24 kh5 kw5 sh2 sw2 ph2 pw2 g24",
     "n3 ic40 ih14 iw14 oc21",
+    "n3 ic40 ih1 iw1 oc21",
 )
 WINDOWS = ("n2 ic24 ih20 iw21 kh3 kw3 sh2 sw2 ph1 pw1",)
 

@@ -5,6 +5,7 @@
 ``gemm``       a matrix product of packed blocks: Goto and van de Geijn, "Anatomy of High-Performance Matrix
                Multiplication", 2008. The im2col matrix exists only as the block being packed: Chetlur et al., "cuDNN:
                Efficient Primitives for Deep Learning", 2014.
+``inner``      1x1 filters on few pixels: inner products with the channels where they lie, nothing packed.
 ``winograd``   3x3 filters in 4/9 of the multiplications, F(2x2, 3x3): Lavin and Gray, "Fast Algorithms for
                Convolutional Neural Networks", 2015 (arXiv 1509.09308), after Winograd, 1980.
                ``winograd4``, F(4x4, 3x3), takes 1/4 and is as exact as operands rounded to tf32.
@@ -26,6 +27,7 @@ from __future__ import annotations
 from ...problem import CONV_OPS
 from ..base import Backend
 from . import cuda_kernels, loader
+from .inner import InnerKernel
 from .kernels import DepthwiseKernel, DirectKernel, GemmKernel, PoolKernel
 from .winograd import Winograd4Kernel, WinogradKernel
 
@@ -34,6 +36,7 @@ class Extension(Backend):
     name = "extension"
     kernels = (
         DepthwiseKernel("depthwise", tuple(CONV_OPS)),
+        InnerKernel("inner", ("conv2d",)),
         Winograd4Kernel("winograd4", ("conv2d", "conv2d_grad_input")),
         WinogradKernel("winograd", ("conv2d", "conv2d_grad_input")),
         GemmKernel("gemm", tuple(CONV_OPS)),

@@ -1,0 +1,40 @@
+"""The kernel of inner products, for 1x1 filters on few pixels, and where it pays."""
+
+from __future__ import annotations
+
+from ...problem import ACTIVATIONS, Problem
+from ..base import Context
+from .kernels import ConvKernel
+
+
+class InnerKernel(ConvKernel):
+    """1x1 filters, where a pixel's channels are one run of memory, as a filter is."""
+
+    fuses = ACTIVATIONS
+    least_channels = 16
+
+    def most_pixels(self, problem: Problem, context: Context) -> int:
+        """A weight that is used more often is worth packing for ``gemm``; long filters are added up more cheaply."""
+        if context.prepacked:
+            return 3
+        return 64 if problem.ic // problem.g >= 512 else 16
+
+    def refuse_geometry(self, problem: Problem) -> list[str]:
+        p, reasons = problem, []
+        if (p.kh, p.kw) != (1, 1):
+            reasons.append(f"is for filters of 1x1, the problem has kh{p.kh} kw{p.kw}")
+        if (p.ph, p.pw) != (0, 0):
+            reasons.append(f"is for no padding, the problem has ph{p.ph} pw{p.pw}")
+        if p.layout == "nchw" and (p.ih, p.iw) != (1, 1):
+            reasons.append(f"reads a pixel's channels as one run, in nchw those of ih1 iw1, here ih{p.ih} iw{p.iw}")
+        return reasons
+
+    def unprofitable(self, problem: Problem, context: Context) -> str | None:
+        if self.refuse_geometry(problem):
+            return None
+        pixels, channels = problem.n * problem.oh * problem.ow, problem.ic // problem.g
+        if pixels > self.most_pixels(problem, context):
+            return f"with {pixels} pixels a packed weight pays"
+        if channels < self.least_channels:
+            return f"inner products of {channels} channels are mostly the adding up of lanes"
+        return None
