@@ -5,6 +5,7 @@
 
 #include "../common/parallel.h"
 #include "gemm_band.h"
+#include "gemm_deep.h"
 #include "gemm_grid.h"
 #include "gemm_source.h"
 #include "gemm_store.h"
@@ -13,9 +14,6 @@
 namespace spatialconv {
 namespace SPATIALCONV_ISA {
 namespace gemm {
-
-// Bytes of packed source values that share the second-level cache with a panel of filters.
-constexpr int64_t kSourceBytes = 256 << 10;
 
 template <class Storage>
 struct Plan {
@@ -56,10 +54,12 @@ bool filters_in_place(const Correlation& c) {
 template <class Storage>
 int64_t correlate_workspace(const Correlation& c, int64_t threads) {
   if (c.pixels() == 0 || c.taps() == 0) return 0;
-  const int64_t filters = round_up(packed_weight_size<compute_t<Storage>>(c), 64);
-  if (suits_bands(c)) return (filters + threads * BandPlan<Storage>(c, threads).slab_size) * sizeof(compute_t<Storage>);
-  if (suits_grid(c)) return (filters + threads * GridPlan<Storage>(c, threads).slab_size) * sizeof(compute_t<Storage>);
-  return (filters + threads * Plan<Storage>(c, threads).slab_size) * sizeof(compute_t<Storage>);
+  using C = compute_t<Storage>;
+  const int64_t filters = round_up(packed_weight_size<C>(c), 64);
+  if (suits_bands(c)) return (filters + threads * BandPlan<Storage>(c, threads).slab_size) * sizeof(C);
+  if (suits_grid(c)) return (filters + threads * GridPlan<Storage>(c, threads).slab_size) * sizeof(C);
+  if (suits_deep<C>(c)) return (filters + threads * DeepPlan<Storage>(c, threads).slab_size) * sizeof(C);
+  return (filters + threads * Plan<Storage>(c, threads).slab_size) * sizeof(C);
 }
 
 template <class Storage>
@@ -77,8 +77,7 @@ struct Correlating {
   const Storage* source;
   Storage* dest;
   const Storage* bias;
-  const C* filters;  // packed, or the filters themselves
-  int64_t filter_pitch, filter_block;
+  Filters<C> filters;
 
   // Block of grid positions x block of filters, nhwc.
   void rows_task(const Block& block, int64_t group, int64_t filter, const C* rows, int64_t row_stride) const {
@@ -89,8 +88,8 @@ struct Correlating {
     const Storage* added = bias != nullptr ? bias + channel : nullptr;
     const bool direct = std::is_same_v<Storage, C> && c.dense_dest() && columns % kLanes<C> == 0;
     const Finish<C> finish{reinterpret_cast<const C*>(added), false, c.activation};
-    TileCall<C> call{c.depth(), rows, row_stride, filters + (group * plan.filters + filter) * filter_block, width,
-                     sums, width, false, direct && finish.needed() ? &finish : nullptr};
+    TileCall<C> call{c.depth(), rows,  row_stride, filters.at(c, group, filter), width, sums, width, false,
+                     direct && finish.needed() ? &finish : nullptr};
     for (int64_t pixel = block.pixel; pixel < block.pixel_end; pixel += kTileRows, call.a += kTileRows * row_stride) {
       const int64_t count = smaller(kTileRows, block.pixel_end - pixel);
       if (direct) {
@@ -113,9 +112,7 @@ struct Correlating {
     const Storage* added = bias != nullptr ? bias + channel : nullptr;
     const bool direct = std::is_same_v<Storage, C> && c.dense_dest();
     const Finish<C> finish{reinterpret_cast<const C*>(added), true, c.activation};
-    TileCall<C> call{c.depth(), filters + (group * plan.filters + filter) * filter_block, filter_pitch, panels,
-                     plan.pitch, sums, width, false};
-    if (filter_block == 0) call.a = filters + group * c.weight_group + first * filter_pitch;
+    TileCall<C> call{c.depth(), filters.at(c, group, filter), filters.pitch, panels, plan.pitch, sums, width, false};
     for (int64_t pixel = block.pixel; pixel < block.pixel_end; pixel += width, call.b += plan.panel_step) {
       const int64_t columns = smaller(width, block.pixel_end - pixel), at = pixel % plane;
       if (direct && columns % kLanes<C> == 0 && at + columns <= plane) {
@@ -181,23 +178,22 @@ int32_t correlate(const Correlation& c, const void* source, const void* w, bool 
                             static_cast<const Storage*>(source),
                             static_cast<Storage*>(dest),
                             static_cast<const Storage*>(bias),
-                            static_cast<const C*>(w),
-                            packed_pitch<C>(c.depth()),
-                            packed_block_size<C>(c)};
+                            {static_cast<const C*>(w), packed_pitch<C>(c.depth()), packed_block_size<C>(c)}};
   if (!packed && filters_in_place<Storage>(c)) {
-    work.filter_pitch = c.weight_dest;
-    work.filter_block = 0;
+    work.filters.pitch = c.weight_dest;
+    work.filters.block = 0;
   } else if (!packed) {
     const int32_t error = pack_weights(c, static_cast<const Storage*>(w), slabs);
     if (error != 0) return error;
-    work.filters = slabs;
+    work.filters.data = slabs;
     slabs += round_up(packed_weight_size<C>(c), 64);
   }
-  if (suits_bands(c)) return correlate_bands<Storage>(c, source, work.filters, dest, bias, slabs, threads);
+  if (suits_bands(c)) return correlate_bands<Storage>(c, source, work.filters.data, dest, bias, slabs, threads);
   if (suits_grid(c)) {
-    const int64_t group = work.filter_block == 0 ? c.weight_group : plan.filters * work.filter_block;
-    return correlate_grid<Storage>(c, source, work.filters, group, work.filter_pitch, dest, bias, slabs, threads);
+    const int64_t group = work.filters.block == 0 ? c.weight_group : plan.filters * work.filters.block;
+    return correlate_grid<Storage>(c, source, work.filters.data, group, work.filters.pitch, dest, bias, slabs, threads);
   }
+  if (suits_deep<C>(c)) return correlate_deep<Storage>(c, source, work.filters, dest, bias, slabs, threads);
   return parallel_for(threads, 1, [&](int64_t begin, int64_t end) {
     for (int64_t slab = begin; slab < end; ++slab) {
       work.run(plan.tasks * slab / threads, plan.tasks * (slab + 1) / threads, slabs + slab * plan.slab_size);

@@ -25,6 +25,19 @@ int64_t packed_weight_size(const Correlation& c) {
   return c.groups * weight_blocks<Compute>(c) * packed_block_size<Compute>(c) + kLanes<Compute>;
 }
 
+// Filters as tiles read them: packed, or, with `block` 0, as they lie.
+template <class Compute>
+struct Filters {
+  const Compute* data;
+  int64_t pitch, block;  // between rows (nchw), and between blocks
+
+  // Block `index` of a group's filters.
+  const Compute* at(const Correlation& c, int64_t group, int64_t index) const {
+    if (block == 0) return data + group * c.weight_group + index * kTileRows * pitch;
+    return data + (group * weight_blocks<Compute>(c) + index) * block;
+  }
+};
+
 SC_INLINE int64_t tap_offset(const Correlation& c, int64_t tap) {
   return (c.h.kernel_first + tap / c.w.taps * c.h.kernel_step) * c.weight_h +
          (c.w.kernel_first + tap % c.w.taps * c.w.kernel_step) * c.weight_w;

@@ -1,0 +1,180 @@
+// Deep products: where the depth is so long that a block of whole source columns would be a few pixels wide, and all
+// filters be read anew for every few pixels, the depth is cut too, and a block's sums are added up in memory. After Goto
+// and van de Geijn: kDeepBlock of a panel of filters stay in the first-level cache, the packed block of source values in
+// the second. A tile whose pixels all miss the image in a block's taps, as with wide dilation, is left out.
+#pragma once
+#include <cstdint>
+
+#include "../common/parallel.h"
+#include "gemm_source.h"
+#include "gemm_store.h"
+#include "gemm_weights.h"
+
+namespace spatialconv {
+namespace SPATIALCONV_ISA {
+namespace gemm {
+
+// Bytes of packed source values that share the second-level cache with a panel of filters.
+constexpr int64_t kSourceBytes = 256 << 10;
+constexpr int64_t kFewPixels = 24;
+constexpr int64_t kDeepBlock = 256;
+constexpr int64_t kDeepPixels = 256;
+
+// Whether a block of whole source columns would have too few pixels for what is read of the filters.
+template <class Compute>
+bool suits_deep(const Correlation& c) {
+  const int64_t unit = c.nhwc ? kTileRows : kTileColumns<Compute>;
+  const int64_t fitting = kSourceBytes / (int64_t(sizeof(Compute)) * larger(c.depth(), 1)) / unit * unit;
+  return fitting < kFewPixels && c.pixels() > fitting;
+}
+
+template <class Storage>
+struct DeepPlan {
+  using C = compute_t<Storage>;
+  int64_t unit, block, blocks, depth_block, filters, tasks, pitch, tiles, source_size, sums_size, slab_size;
+
+  DeepPlan(const Correlation& c, int64_t threads) {
+    const int64_t pixels = c.pixels();
+    unit = c.nhwc ? kTileRows : kTileColumns<C>;
+    // Every thread gets as many blocks as the next, of like size.
+    blocks = round_up(ceil_div(pixels, kDeepPixels), smaller(threads, ceil_div(pixels, 4 * unit)));
+    block = round_up(ceil_div(pixels, blocks), unit);
+    blocks = ceil_div(pixels, block);
+    // A block of the depth lies inside one tap where the channels allow it.
+    const int64_t whole = c.tap_major && c.source_channels >= kDeepBlock / 2 ? c.source_channels : c.depth();
+    depth_block = ceil_div(whole, ceil_div(whole, kDeepBlock));
+    filters = weight_blocks<C>(c);
+    tasks = blocks * c.groups * filters;
+    pitch = packed_pitch<C>(c.nhwc ? depth_block : block);
+    tiles = block / unit;
+    source_size = round_up((c.nhwc ? block : depth_block) * pitch, 64) + 64;
+    sums_size = tiles * kTileRows * kTileColumns<C>;
+    slab_size = source_size + filters * sums_size;
+  }
+};
+
+template <class Storage>
+class Deep {
+ public:
+  using C = compute_t<Storage>;
+
+  Deep(const Correlation& c, const DeepPlan<Storage>& plan, const void* source, const Filters<C>& filters, void* dest,
+       const void* bias, C* memory)
+      : c_(c),
+        plan_(plan),
+        source_(static_cast<const Storage*>(source)),
+        filters_(filters),
+        dest_(static_cast<Storage*>(dest)),
+        bias_(static_cast<const Storage*>(bias)),
+        packed_(memory),
+        sums_(memory + plan.source_size) {}
+
+  // Tasks are ordered (pixel block, group, block of filters).
+  void run(int64_t begin, int64_t end) {
+    for (int64_t task = begin; task < end;) {
+      const int64_t first = task % plan_.filters, last = smaller(plan_.filters, first + end - task);
+      const int64_t part = task / plan_.filters, group = part % c_.groups, pixel = part / c_.groups * plan_.block;
+      Block block{pixel, smaller(pixel + plan_.block, c_.pixels()), 0, 0};
+      for (; block.k < c_.depth(); block.k = block.k_end) {
+        block.k_end = smaller(block.k + plan_.depth_block, c_.depth());
+        mark(block);
+        pack(block, group);
+        for (int64_t filter = first; filter < last; ++filter) add(block, group, filter, sums(filter - first));
+      }
+      for (int64_t filter = first; filter < last; ++filter) finish(block, group, filter, sums(filter - first));
+      task += last - first;
+    }
+  }
+
+ private:
+  C* sums(int64_t index) const { return sums_ + index * plan_.sums_size; }
+
+  // Which tiles of pixels meet the image in the taps of this block of the depth.
+  void mark(const Block& block) {
+    const int64_t channels = c_.source_channels;
+    const int64_t first = c_.tap_major ? block.k / channels : 0;
+    const int64_t last = c_.tap_major ? ceil_div(block.k_end, channels) : c_.taps();
+    for (int64_t i = 0; i < plan_.tiles; ++i) met_[i] = false;
+    for (int64_t tap = first; tap < last; ++tap) {
+      int64_t top, bottom, left, right;
+      c_.h.valid(tap / c_.w.taps, &top, &bottom);
+      c_.w.valid(tap % c_.w.taps, &left, &right);
+      Cursor at(c_, block.pixel);
+      for (int64_t i = 0; i < block.pixel_end - block.pixel; ++i, at.advance(c_, 1)) {
+        if (at.h >= top && at.h < bottom && at.w >= left && at.w < right) met_[i / plan_.unit] = true;
+      }
+    }
+  }
+
+  void pack(const Block& block, int64_t group) const {
+    if (!c_.nhwc) return pack_lines(c_, source_, group, block, packed_, plan_.pitch);
+    for (int64_t i = 0; i < plan_.tiles; ++i) {
+      const int64_t pixel = block.pixel + i * kTileRows;
+      const Block tile{pixel, smaller(pixel + kTileRows, block.pixel_end), block.k, block.k_end};
+      if (met_[i]) pack_rows(c_, source_, group, tile, packed_ + i * kTileRows * plan_.pitch, plan_.pitch);
+    }
+  }
+
+  // The rows of a tile are pixels in nhwc, filters in nchw.
+  void add(const Block& block, int64_t group, int64_t filter, C* sums) const {
+    constexpr int64_t width = kTileColumns<C>;
+    const int64_t pixels = block.pixel_end - block.pixel, depth = block.k_end - block.k;
+    const C* weights = filters_.at(c_, group, filter) + block.k * (c_.nhwc ? width : 1);
+    const int64_t others = c_.dest_channels - filter * (c_.nhwc ? width : kTileRows);
+    TileCall<C> call{depth, packed_, plan_.pitch, weights, width, sums, width, block.k > 0};
+    if (!c_.nhwc) call = {depth, weights, filters_.pitch, packed_, plan_.pitch, sums, width, block.k > 0};
+    for (int64_t i = 0; i * plan_.unit < pixels; ++i, call.out += kTileRows * width) {
+      const int64_t count = smaller(plan_.unit, pixels - i * plan_.unit);
+      if (!met_[i]) {
+        if (block.k == 0) zero_spilling(call.out, kTileRows * width);
+      } else if (c_.nhwc) {
+        call.a = packed_ + i * kTileRows * plan_.pitch;
+        multiply_tile(count, smaller(width, others), call);
+      } else {
+        call.b = packed_ + i * width;
+        multiply_tile(smaller(kTileRows, others), count, call);
+      }
+    }
+  }
+
+  void finish(const Block& block, int64_t group, int64_t filter, const C* sums) const {
+    constexpr int64_t width = kTileColumns<C>;
+    const int64_t first = filter * (c_.nhwc ? width : kTileRows), channel = group * c_.dest_channels + first;
+    const Storage* bias = bias_ != nullptr ? bias_ + channel : nullptr;
+    const int64_t pixels = block.pixel_end - block.pixel;
+    if (c_.nhwc) {
+      store_rows(c_, dest_ + channel, bias, block.pixel, pixels, smaller(width, c_.dest_channels - first), sums);
+      return;
+    }
+    const int64_t rows = smaller(kTileRows, c_.dest_channels - first);
+    for (int64_t i = 0; i < pixels; i += width, sums += kTileRows * width) {
+      store_lines(c_, dest_ + channel * c_.dest.channel, bias, block.pixel + i, rows, smaller(width, pixels - i), sums);
+    }
+  }
+
+  const Correlation& c_;
+  const DeepPlan<Storage>& plan_;
+  const Storage* source_;
+  const Filters<C>& filters_;
+  Storage* dest_;
+  const Storage* bias_;
+  C* packed_;
+  C* sums_;
+  bool met_[kDeepPixels / kTileRows + 1];
+};
+
+template <class Storage>
+int32_t correlate_deep(const Correlation& c, const void* source, const Filters<compute_t<Storage>>& filters, void* dest,
+                       const void* bias, compute_t<Storage>* slabs, int64_t threads) {
+  const DeepPlan<Storage> plan(c, threads);
+  return parallel_for(threads, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t slab = begin; slab < end; ++slab) {
+      Deep<Storage> work(c, plan, source, filters, dest, bias, slabs + slab * plan.slab_size);
+      work.run(plan.tasks * slab / threads, plan.tasks * (slab + 1) / threads);
+    }
+  });
+}
+
+}  // namespace gemm
+}  // namespace SPATIALCONV_ISA
+}  // namespace spatialconv
