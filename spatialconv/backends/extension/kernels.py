@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from functools import cache
+from math import prod
 
 import torch
 from torch import Tensor
@@ -15,7 +16,9 @@ from torch import Tensor
 from ... import threads
 from ...problem import ACTIVATIONS, Conv2dProblem, Pool2dProblem, Problem
 from ...shapes import dense, dense_strides
+from .. import allocation
 from ..base import (
+    DTYPES,
     Context,
     Kernel,
     Plan,
@@ -123,8 +126,12 @@ class ExtensionKernel(Kernel):
 
             return run
 
+        large = allocation.large(workspace_bytes)
+
         def run_with_workspace(address, x, w, y, aux, packed):
             workspace = empty(workspace_bytes, dtype=byte)
+            if large:
+                allocation.on_large_pages(workspace)
             code = call(handle, address, x, w, y, aux, workspace.data_ptr(), thread_count, packed)
             if code:
                 threads.check(code)
@@ -148,6 +155,8 @@ class ConvKernel(ExtensionKernel):
         packed = int(context.prepacked)
         call, handle, thread_count = loader.load().run, self.handle(problem, context), context.threads
         workspace_bytes = self.workspace_bytes(problem, context)
+        large_output = allocation.large(prod(shape) * problem.itemsize)
+        large_workspace = allocation.large(workspace_bytes)
 
         # in_layout, as_it_lies and run stand here in full: a small layer's call is mostly these few lines.
         def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None, _keep=(plain, channels_last)) -> Tensor:
@@ -163,6 +172,10 @@ class ConvKernel(ExtensionKernel):
                 bias = bias.contiguous()
             output = input.new_empty_strided(shape, steps)
             workspace = torch.empty(workspace_bytes, dtype=torch.uint8) if workspace_bytes else None
+            if large_output:
+                allocation.on_large_pages(output)
+            if large_workspace:
+                allocation.on_large_pages(workspace)
             code = call(
                 handle, address, input.data_ptr(), weight.data_ptr(), output.data_ptr(),
                 0 if bias is None else bias.data_ptr(), 0 if workspace is None else workspace.data_ptr(),
@@ -176,12 +189,12 @@ class ConvKernel(ExtensionKernel):
 
     def _conv2d_grad_input(self, problem, context, run, plain, channels_last) -> Plan:
         shape, layout = problem.input_shape, problem.layout
-        steps = dense_strides(shape, layout)
+        allocate = allocation.allocator(shape, layout, DTYPES[problem.dtype])
 
         def conv2d_grad_input(grad_output: Tensor, weight: Tensor) -> Tensor:
             weight, struct = as_it_lies(weight, plain, channels_last)
             grad_output = in_layout(grad_output, layout)
-            grad_input = grad_output.new_empty_strided(shape, steps)
+            grad_input = allocate(grad_output)
             run(ctypes.addressof(struct), grad_input.data_ptr(), weight.data_ptr(), grad_output.data_ptr(), 0, 0)
             return grad_input
 
@@ -189,13 +202,13 @@ class ConvKernel(ExtensionKernel):
 
     def _conv2d_grad_weight(self, problem, context, run, plain, channels_last) -> Plan:
         shape, layout = problem.weight_shape, problem.layout
-        steps = dense_strides(shape, layout)
+        allocate = allocation.allocator(shape, layout, DTYPES[problem.dtype])
         struct = channels_last if problem.layout == "nhwc" else plain
         address = ctypes.addressof(struct)
 
         def conv2d_grad_weight(grad_output: Tensor, input: Tensor, _keep=struct) -> Tensor:
             grad_output, input = in_layout(grad_output, layout), in_layout(input, layout)
-            grad_weight = input.new_empty_strided(shape, steps)
+            grad_weight = allocate(input)
             run(address, input.data_ptr(), grad_weight.data_ptr(), grad_output.data_ptr(), 0, 0)
             return grad_weight
 
@@ -248,15 +261,16 @@ class PoolKernel(ExtensionKernel):
 
     def _max_pool2d(self, problem, run, struct, address) -> Plan:
         shape, layout = problem.output_shape, problem.layout
-        steps = dense_strides(shape, layout)
+        allocate = allocation.allocator(shape, layout, DTYPES[problem.dtype])
+        allocate_indices = allocation.allocator(shape, layout, torch.int64)
 
         def max_pool2d(input: Tensor, _keep=struct) -> tuple[Tensor, Tensor | None]:
             input = in_layout(input, layout)
-            values = input.new_empty_strided(shape, steps)
+            values = allocate(input)
             if not problem.indices:
                 run(address, input.data_ptr(), 0, values.data_ptr(), 0, 0)
                 return values, None
-            indices = torch.empty_strided(shape, steps, dtype=torch.int64)
+            indices = allocate_indices(input)
             run(address, input.data_ptr(), 0, values.data_ptr(), indices.data_ptr(), 0)
             return values, indices
 
@@ -264,11 +278,11 @@ class PoolKernel(ExtensionKernel):
 
     def _max_pool2d_scatter(self, problem, run, struct, address) -> Plan:
         shape, layout = problem.input_shape, problem.layout
-        steps = dense_strides(shape, layout)
+        allocate = allocation.allocator(shape, layout, DTYPES[problem.dtype])
 
         def max_pool2d_scatter(grad_output: Tensor, indices: Tensor, _keep=struct) -> Tensor:
             grad_output, indices = in_layout(grad_output, layout), in_layout(indices, layout)
-            grad_input = grad_output.new_empty_strided(shape, steps)
+            grad_input = allocate(grad_output)
             run(address, grad_input.data_ptr(), 0, grad_output.data_ptr(), indices.data_ptr(), 0)
             return grad_input
 
@@ -276,11 +290,11 @@ class PoolKernel(ExtensionKernel):
 
     def _max_pool2d_gather(self, problem, run, struct, address) -> Plan:
         shape, layout = problem.output_shape, problem.layout
-        steps = dense_strides(shape, layout)
+        allocate = allocation.allocator(shape, layout, DTYPES[problem.dtype])
 
         def max_pool2d_gather(input: Tensor, indices: Tensor, _keep=struct) -> Tensor:
             input, indices = in_layout(input, layout), in_layout(indices, layout)
-            output = input.new_empty_strided(shape, steps)
+            output = allocate(input)
             run(address, input.data_ptr(), 0, output.data_ptr(), indices.data_ptr(), 0)
             return output
 
@@ -288,11 +302,11 @@ class PoolKernel(ExtensionKernel):
 
     def _avg_pool2d(self, problem, run, struct, address) -> Plan:
         shape, layout = problem.output_shape, problem.layout
-        steps = dense_strides(shape, layout)
+        allocate = allocation.allocator(shape, layout, DTYPES[problem.dtype])
 
         def avg_pool2d(input: Tensor, _keep=struct) -> Tensor:
             input = in_layout(input, layout)
-            output = input.new_empty_strided(shape, steps)
+            output = allocate(input)
             run(address, input.data_ptr(), 0, output.data_ptr(), 0, 0)
             return output
 
@@ -300,11 +314,11 @@ class PoolKernel(ExtensionKernel):
 
     def _avg_pool2d_grad_input(self, problem, run, struct, address) -> Plan:
         shape, layout = problem.input_shape, problem.layout
-        steps = dense_strides(shape, layout)
+        allocate = allocation.allocator(shape, layout, DTYPES[problem.dtype])
 
         def avg_pool2d_grad_input(grad_output: Tensor, _keep=struct) -> Tensor:
             grad_output = in_layout(grad_output, layout)
-            grad_input = grad_output.new_empty_strided(shape, steps)
+            grad_input = allocate(grad_output)
             run(address, grad_input.data_ptr(), 0, grad_output.data_ptr(), 0, 0)
             return grad_input
 

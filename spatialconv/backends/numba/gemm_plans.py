@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...problem import Conv2dProblem
 from ...shapes import dense, dense_strides
+from ..allocation import allocator
 from ..base import DTYPES, Context, Plan
 from . import gemm_fields as f
 from .compiler import compiled
@@ -114,30 +115,30 @@ def _launching(
 
 def forward_plan(problem: Conv2dProblem, context: Context) -> Plan:
     run = correlating(forward_correlation(problem), problem.dtype, context.threads)
-    shape, layout = problem.output_shape, problem.layout
-    steps = dense_strides(shape, layout)
+    layout = problem.layout
+    allocate = allocator(problem.output_shape, layout, DTYPES[problem.dtype])
 
     def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         input, weight = dense(input, layout), dense(weight, layout)
         bias = bias if bias is None else bias.contiguous()
-        output = torch.empty(problem.n * problem.oc * problem.oh * problem.ow, dtype=input.dtype)
+        output = allocate(input)
         run(input.data_ptr(), output.data_ptr(), weight.data_ptr(), 0 if bias is None else bias.data_ptr())
-        return output.as_strided(shape, steps)
+        return output
 
     return conv2d
 
 
 def grad_input_plan(problem: Conv2dProblem, context: Context) -> Plan:
     phases = [correlating(c, problem.dtype, context.threads) for c in gradient_correlations(problem)]
-    shape, layout = problem.input_shape, problem.layout
-    steps = dense_strides(shape, layout)
+    layout = problem.layout
+    allocate = allocator(problem.input_shape, layout, DTYPES[problem.dtype])
 
     def conv2d_grad_input(grad_output: Tensor, weight: Tensor) -> Tensor:
         grad_output, weight = dense(grad_output, layout), dense(weight, layout)
-        grad_input = torch.empty(problem.n * problem.ic * problem.ih * problem.iw, dtype=weight.dtype)
+        grad_input = allocate(weight)
         for run in phases:
             run(grad_output.data_ptr(), grad_input.data_ptr(), weight.data_ptr(), 0)
-        return grad_input.as_strided(shape, steps)
+        return grad_input
 
     return conv2d_grad_input
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...problem import CONV_OPS, Conv2dProblem, Pool2dProblem, Problem
 from ...shapes import dense, dense_strides
+from ..allocation import allocator
 from ..base import (
     DTYPES,
     Context,
@@ -77,13 +78,6 @@ def template(module: ModuleType, problem: Problem) -> list[int]:
     return fields
 
 
-def new(like: Tensor, shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
-    size = 1
-    for extent in shape:
-        size *= extent
-    return torch.empty(size, dtype=dtype or like.dtype).as_strided(shape, strides)
-
-
 def grain_for(work: int, context: Context) -> int:
     """How many tasks of so many multiply-adds are worth another thread."""
     return max(1, _WORK_PER_THREAD // max(work, 1)) if context.threads > 1 else 2**62
@@ -118,8 +112,8 @@ class ConvKernel(NumbaKernel):
         fields = template(conv_fields, problem)
         weight_steps = dense_strides(problem.weight_shape, problem.layout)
         fields[conv_fields.W_N : conv_fields.W_W + 1] = weight_steps
-        shape, layout, element = problem.result_shape, problem.layout, DTYPES[problem.dtype]
-        steps = dense_strides(shape, layout)
+        layout, element = problem.layout, DTYPES[problem.dtype]
+        allocate = allocator(problem.result_shape, layout, element)
         tasks, grain, scratch = self.tasks(problem, context, fields)
         kind = ctypes.c_int64 * conv_fields.COUNT
         first_address = conv_fields.X
@@ -133,18 +127,18 @@ class ConvKernel(NumbaKernel):
             function.run(tasks, grain, ctypes.addressof(values))
 
         def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-            output = new(input, shape, steps)
+            output = allocate(input)
             bias = bias if bias is None else bias.contiguous()
             run(dense(input, layout), dense(weight, layout), output, bias)
             return output
 
         def conv2d_grad_input(grad_output: Tensor, weight: Tensor) -> Tensor:
-            grad_input = new(grad_output, shape, steps)
+            grad_input = allocate(grad_output)
             run(grad_input, dense(weight, layout), dense(grad_output, layout))
             return grad_input
 
         def conv2d_grad_weight(grad_output: Tensor, input: Tensor) -> Tensor:
-            grad_weight = new(input, shape, steps)
+            grad_weight = allocate(input)
             run(dense(input, layout), grad_weight, dense(grad_output, layout))
             return grad_weight
 
@@ -218,7 +212,6 @@ class PoolKernel(NumbaKernel):
         function = compiled(self.modules[problem.op], name, problem.dtype)
         fields = template(pool_fields, problem)
         nhwc, layout, shape = problem.layout == "nhwc", problem.layout, problem.result_shape
-        steps = dense_strides(shape, layout)
         chunk = max(1, min(problem.ic, 64)) if nhwc else 1
         planes = problem.n * (-(-problem.ic // chunk))
         by_plane = problem.op in ("max_pool2d_scatter", "max_pool2d_gather", "avg_pool2d_grad_input")
@@ -239,6 +232,7 @@ class PoolKernel(NumbaKernel):
         kind, element = ctypes.c_int64 * pool_fields.COUNT, DTYPES[problem.dtype]
         launched = (slabs, 1) if slabbed else (tasks, grain_for(work, context))
         first_address = pool_fields.X
+        allocate, allocate_indices = allocator(shape, layout, element), allocator(shape, layout, torch.int64)
 
         def run(x: Tensor, y: Tensor, indices: Tensor | None = None) -> None:
             workspace = torch.empty(slabs * scratch, dtype=element) if slabbed else None
@@ -249,28 +243,28 @@ class PoolKernel(NumbaKernel):
             function.run(*launched, ctypes.addressof(values))
 
         def max_pool2d(input: Tensor) -> tuple[Tensor, Tensor | None]:
-            values = new(input, shape, steps)
-            indices = new(input, shape, steps, torch.int64) if problem.indices else None
+            values = allocate(input)
+            indices = allocate_indices(input) if problem.indices else None
             run(dense(input, layout), values, indices)
             return values, indices
 
         def max_pool2d_scatter(grad_output: Tensor, indices: Tensor) -> Tensor:
-            grad_input = new(grad_output, shape, steps)
+            grad_input = allocate(grad_output)
             run(grad_input, dense(grad_output, layout), dense(indices, layout))
             return grad_input
 
         def max_pool2d_gather(input: Tensor, indices: Tensor) -> Tensor:
-            output = new(input, shape, steps)
+            output = allocate(input)
             run(dense(input, layout), output, dense(indices, layout))
             return output
 
         def avg_pool2d(input: Tensor) -> Tensor:
-            output = new(input, shape, steps)
+            output = allocate(input)
             run(dense(input, layout), output)
             return output
 
         def avg_pool2d_grad_input(grad_output: Tensor) -> Tensor:
-            grad_input = new(grad_output, shape, steps)
+            grad_input = allocate(grad_output)
             run(grad_input, dense(grad_output, layout))
             return grad_input
 
