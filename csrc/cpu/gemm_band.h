@@ -13,7 +13,8 @@ namespace spatialconv {
 namespace SPATIALCONV_ISA {
 namespace gemm {
 
-constexpr int64_t kBandBytes = 192 << 10;  // of source rows, in the second-level cache
+constexpr int64_t kBandBytes = 192 << 10;        // of source rows, in the second-level cache
+constexpr int64_t kBandFilterBytes = 16 << 10;  // of filters, in the first-level cache
 
 // One axis of what is read: from `low` to `high` in source coordinates by the first grid position, and how the band
 // keeps it. An axis with one tap keeps only what is read.
@@ -39,7 +40,7 @@ struct BandPlan {
   BandAxis h, w;
   bool in_place;
   int64_t pixel_pitch, row_pitch, columns;
-  int64_t band, bands, filters, together, parts, tasks;
+  int64_t band, bands, filters, filters_together, filter_parts, together, parts, tasks;
   int64_t run, segments, quad_size, slab_size;
   bool quads;
 
@@ -69,10 +70,13 @@ struct BandPlan {
       bands = ceil_div(c.h.count, band);
     }
     filters = weight_blocks<C>(c);
+    // As many blocks of filters one after the other for the same pixels as fit the first-level cache.
+    filters_together = clamped(kBandFilterBytes / (packed_block_size<C>(c) * int64_t(sizeof(C))), 1, filters);
+    filter_parts = ceil_div(filters, filters_together);
     // Narrow groups that share cache lines are taken together.
     together = filters > 1 ? 1 : clamped(16 / c.source_channels, 1, c.groups);
     parts = ceil_div(c.groups, together);
-    tasks = c.images * bands * parts * filters;
+    tasks = c.images * bands * parts * filter_parts;
     quads = suits_quads<C>(c);
     quad_size = quads ? round_up(c.groups * 4 * c.depth(), 64) : 0;
     slab_size = quad_size + round_up(segments * int64_t(sizeof(int64_t)) / int64_t(sizeof(C)) + 16, 64) +
@@ -108,7 +112,9 @@ class Banded {
   void run(int64_t begin, int64_t end) {
     int64_t held = -1;
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t filter = task % plan_.filters, rest = task / plan_.filters;
+      const int64_t filter_part = task % plan_.filter_parts, rest = task / plan_.filter_parts;
+      const int64_t filter = filter_part * plan_.filters_together;
+      const int64_t end_filter = smaller(filter + plan_.filters_together, plan_.filters);
       const int64_t groups = rest % plan_.parts * plan_.together, part = rest / plan_.parts;
       const int64_t image = part / plan_.bands, first = part % plan_.bands * plan_.band;
       const int64_t last = smaller(first + plan_.band, c_.h.count);
@@ -122,7 +128,9 @@ class Banded {
         const int64_t step = ceil_div(c_.w.count, ceil_div(c_.w.count, most));
         for (int64_t w = 0; w < c_.w.count; w += step) {
           for (int64_t group = groups; group < end_group; group += plan_.quads ? kLanes<C> / 4 : 1) {
-            multiply(image, h, first, w, smaller(step, c_.w.count - w), group, filter);
+            for (int64_t part = filter; part < end_filter; ++part) {
+              multiply(image, h, first, w, smaller(step, c_.w.count - w), group, part);
+            }
           }
         }
       }
@@ -185,8 +193,8 @@ class Banded {
     const int64_t columns = plan_.quads ? kLanes<C> : smaller(width, c_.dest_channels - from);
     const int64_t channel = group * c_.dest_channels + from;
     const Storage* added = bias_ != nullptr ? bias_ + channel : nullptr;
-    const bool finished = added == nullptr && c_.activation == Activation::none;
-    const bool direct = std::is_same_v<Storage, C> && finished && columns % kLanes<C> == 0;
+    const bool direct = std::is_same_v<Storage, C> && columns % kLanes<C> == 0;
+    const Finish<C> finish{reinterpret_cast<const C*>(added), false, c_.activation};
     const C* row = rows_ + (h - first) * plan_.h.stride * plan_.row_pitch + group * c_.source_channels;
     const int64_t a_stride = plan_.w.stride * plan_.pixel_pitch;
     BandCall<C> call{row + w * a_stride, a_stride, offsets_, plan_.segments, plan_.run,
@@ -195,6 +203,7 @@ class Banded {
       call.out = reinterpret_cast<C*>(dest_ + image * c_.dest.image + (c_.h.origin + h * c_.h.spacing) * c_.dest.row +
                                       (c_.w.origin + w * c_.w.spacing) * c_.dest.column + channel);
       call.out_stride = c_.w.spacing * c_.dest.column;
+      if (finish.needed()) call.finish = &finish;
     }
     if (plan_.quads) {
       call.b = quads_ + channel * c_.depth();

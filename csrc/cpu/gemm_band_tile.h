@@ -15,7 +15,8 @@ namespace gemm {
 template <int vectors>
 constexpr int kBandTile = vectors == 1 && kTileRows < 8 ? 8 : kTileRows;
 
-// out[i][j] = sum over segments s and k < run of a[i * a_stride + offsets[s] + k] * b[s * run + k][j], in this order.
+// out[i][j] = sum over segments s and k < run of a[i * a_stride + offsets[s] + k] * b[s * run + k][j], in this order,
+// and finished where that is asked for.
 template <class Compute>
 struct BandCall {
   const Compute* a;
@@ -25,6 +26,7 @@ struct BandCall {
   const Compute* b;
   Compute* out;
   int64_t out_stride;
+  const Finish<Compute>* finish = nullptr;
 };
 
 template <class Compute, int rows, int vectors>
@@ -47,6 +49,7 @@ void band_tile(const BandCall<Compute>& call) {
       }
     }
   }
+  if (call.finish != nullptr) finish_tile(*call.finish, sum);
   SC_UNROLL for (int i = 0; i < rows; ++i) {
     SC_UNROLL for (int j = 0; j < vectors; ++j) store(call.out + i * call.out_stride + j * lanes, sum[i][j]);
   }
@@ -74,21 +77,22 @@ void quad_tile(const BandCall<Compute>& call) {
   using V = vec<Compute>;
   const int64_t a_stride = call.a_stride;
   const Compute* b = call.b;
-  V sum[rows];
-  SC_UNROLL for (int i = 0; i < rows; ++i) sum[i] = zero<Compute>();
+  V sum[rows][1];
+  SC_UNROLL for (int i = 0; i < rows; ++i) sum[i][0] = zero<Compute>();
   for (int64_t s = 0; s < call.segments; ++s) {
     const Compute* a = call.a + call.offsets[s];
     V right[4];
     SC_UNROLL for (int k = 0; k < 4; ++k, b += kLanes<Compute>) right[k] = load(b);
     SC_UNROLL for (int i = 0; i < rows; ++i) {
       const V left = load(a + i * a_stride);
-      sum[i] = fma(shuffle<quad_lane<0>, Compute>(left, left), right[0], sum[i]);
-      sum[i] = fma(shuffle<quad_lane<1>, Compute>(left, left), right[1], sum[i]);
-      sum[i] = fma(shuffle<quad_lane<2>, Compute>(left, left), right[2], sum[i]);
-      sum[i] = fma(shuffle<quad_lane<3>, Compute>(left, left), right[3], sum[i]);
+      sum[i][0] = fma(shuffle<quad_lane<0>, Compute>(left, left), right[0], sum[i][0]);
+      sum[i][0] = fma(shuffle<quad_lane<1>, Compute>(left, left), right[1], sum[i][0]);
+      sum[i][0] = fma(shuffle<quad_lane<2>, Compute>(left, left), right[2], sum[i][0]);
+      sum[i][0] = fma(shuffle<quad_lane<3>, Compute>(left, left), right[3], sum[i][0]);
     }
   }
-  SC_UNROLL for (int i = 0; i < rows; ++i) store(call.out + i * call.out_stride, sum[i]);
+  if (call.finish != nullptr) finish_tile(*call.finish, sum);
+  SC_UNROLL for (int i = 0; i < rows; ++i) store(call.out + i * call.out_stride, sum[i][0]);
 }
 
 template <class Compute, int... index>

@@ -25,9 +25,9 @@ struct Plan {
 
   Plan(const Correlation& c, int64_t threads) {
     const int64_t depth = c.depth(), unit = c.nhwc ? kTileRows : kTileColumns<C>, pixels = c.pixels();
-    in_place = c.nhwc && std::is_same_v<Storage, C> && c.h.identity() && c.w.identity() &&
+    in_place = c.nhwc && std::is_same_v<Storage, C> && c.h.in_order() && c.w.in_order() &&
                c.source.column * sizeof(C) % 2048 != 0;
-    panels = !c.nhwc && c.h.identity() && c.w.identity();
+    panels = !c.nhwc && c.h.in_order() && c.w.in_order();
     const int64_t fitting = larger(1, kSourceBytes / (int64_t(sizeof(C)) * larger(depth, 1) * unit));
     const int64_t limit = smaller(fitting * unit, round_up(1024, unit));
     // Every thread gets as many blocks as the next, of like size.
@@ -86,19 +86,25 @@ struct Correlating {
     const int64_t first = filter * width, columns = smaller(width, c.dest_channels - first);
     const int64_t channel = group * c.dest_channels + first;
     const Storage* added = bias != nullptr ? bias + channel : nullptr;
-    const bool direct = std::is_same_v<Storage, C> && c.dense_dest() && columns % kLanes<C> == 0;
+    const bool direct = std::is_same_v<Storage, C> && columns % kLanes<C> == 0, dense = c.dense_dest();
     const Finish<C> finish{reinterpret_cast<const C*>(added), false, c.activation};
-    TileCall<C> call{c.depth(), rows,  row_stride, filters.at(c, group, filter), width, sums, width, false,
-                     direct && finish.needed() ? &finish : nullptr};
+    TileCall<C> call{c.depth(), rows, row_stride, filters.at(c, group, filter), width, sums, width, false};
+    Cursor at(c, block.pixel);
     for (int64_t pixel = block.pixel; pixel < block.pixel_end; pixel += kTileRows, call.a += kTileRows * row_stride) {
       const int64_t count = smaller(kTileRows, block.pixel_end - pixel);
-      if (direct) {
-        call.out = reinterpret_cast<C*>(dest) + pixel * c.dest.column + channel;
-        call.out_stride = c.dest.column;
+      if (direct && (dense || at.w + count <= c.w.count)) {
+        call.out = reinterpret_cast<C*>(dest) + channel + (dense ? pixel * c.dest.column : dest_offset(c, at));
+        call.out_stride = c.w.spacing * c.dest.column;
+        call.finish = finish.needed() ? &finish : nullptr;
         multiply_tile(count, columns, call);
+        at.move(c, count);
         continue;
       }
+      call.out = sums;
+      call.out_stride = width;
+      call.finish = nullptr;
       multiply_tile(count, columns, call);
+      at.move(c, count);
       store_rows(c, dest + channel, added, pixel, count, columns, sums);
     }
   }

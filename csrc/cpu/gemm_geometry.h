@@ -18,9 +18,9 @@ struct Axis {
   int64_t offset, offset_step, stride, source;
   int64_t origin, spacing, count, dest;
 
-  bool identity() const {
-    return taps == 1 && offset == 0 && stride == 1 && origin == 0 && spacing == 1 && count == source && count == dest;
-  }
+  // Whether grid positions are source coordinates, whole and in order; and destination coordinates too.
+  bool in_order() const { return taps == 1 && offset == 0 && stride == 1 && count == source; }
+  bool identity() const { return in_order() && origin == 0 && spacing == 1 && count == dest; }
   // The grid positions in [*begin, *end) whose tap j falls inside the source.
   void valid(int64_t j, int64_t* begin, int64_t* end) const {
     const int64_t shift = offset + j * offset_step;
@@ -149,7 +149,19 @@ struct Cursor {
     h = 0;
     ++image;
   }
+  void move(const Correlation& c, int64_t pixels) {
+    while (pixels > 0) {
+      const int64_t n = smaller(pixels, c.w.count - w);
+      advance(c, n);
+      pixels -= n;
+    }
+  }
 };
+
+inline int64_t dest_offset(const Correlation& c, const Cursor& at) {
+  return at.image * c.dest.image + (c.h.origin + at.h * c.h.spacing) * c.dest.row +
+         (c.w.origin + at.w * c.w.spacing) * c.dest.column;
+}
 
 }  // namespace gemm
 }  // namespace SPATIALCONV_ISA

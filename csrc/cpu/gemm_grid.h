@@ -16,7 +16,8 @@ namespace gemm {
 
 constexpr int64_t kGridBytes = 192 << 10;  // of staged planes, in the second-level cache
 
-// out[i][j] = sum over k < depth of a[i * a_stride + k] * b[offsets[k] + j], in the order of k.
+// out[i][j] = sum over k < depth of a[i * a_stride + k] * b[offsets[k] + j], in the order of k, and finished where that is
+// asked for.
 template <class Compute>
 struct GridCall {
   int64_t depth;
@@ -26,6 +27,7 @@ struct GridCall {
   const int64_t* offsets;
   Compute* out;
   int64_t out_stride;
+  const Finish<Compute>* finish = nullptr;
 };
 
 template <class Compute, int rows, int vectors>
@@ -47,6 +49,7 @@ void grid_tile(const GridCall<Compute>& call) {
       SC_UNROLL for (int j = 0; j < vectors; ++j) sum[i][j] = fma(left, right[j], sum[i][j]);
     }
   }
+  if (call.finish != nullptr) finish_tile(*call.finish, sum);
   SC_UNROLL for (int i = 0; i < rows; ++i) {
     SC_UNROLL for (int j = 0; j < vectors; ++j) store(call.out + i * call.out_stride + j * lanes, sum[i][j]);
   }
@@ -184,8 +187,8 @@ class Gridded {
     alignas(64) C sums[kTileRows * width];
     const int64_t channel = group * c_.dest_channels + row;
     const Storage* added = bias_ != nullptr ? bias_ + channel : nullptr;
-    const bool finished = added == nullptr && c_.activation == Activation::none;
-    const bool direct = std::is_same_v<Storage, C> && finished && c_.w.spacing == 1;
+    const bool direct = std::is_same_v<Storage, C> && c_.w.spacing == 1;
+    const Finish<C> finish{reinterpret_cast<const C*>(added), true, c_.activation};
     Storage* out = dest_ + channel * c_.dest.channel;
     GridCall<C> call{c_.depth(), filters_ + group * filter_group_ + row * filter_pitch_, filter_pitch_,
                      nullptr,    offsets_, sums, width};
@@ -200,9 +203,11 @@ class Gridded {
         call.out = reinterpret_cast<C*>(out + image * c_.dest.image + (c_.h.origin + h * c_.h.spacing) * c_.dest.row +
                                         c_.w.origin + w);
         call.out_stride = c_.dest.channel;
+        call.finish = finish.needed() ? &finish : nullptr;
       } else {
         call.out = sums;
         call.out_stride = width;
+        call.finish = nullptr;
       }
       if (narrow) {
         grid_tile_of<C, 1>(rows, call, std::make_integer_sequence<int, kTileRows>{});

@@ -109,7 +109,7 @@ template <int kColumns, class Storage>
 void pack_panels(const Correlation& c, const Storage* source, int64_t group, const Block& block,
                  compute_t<Storage>* to) {
   constexpr int64_t lanes = kLanes<compute_t<Storage>>;
-  const int64_t depth = block.k_end - block.k, plane = c.w.count;
+  const int64_t depth = block.k_end - block.k, plane = c.h.count * c.w.count;
   for (int64_t pixel = block.pixel; pixel < block.pixel_end; pixel += kColumns, to += depth * kColumns) {
     const Block panel{pixel, smaller(pixel + kColumns, block.pixel_end), block.k, block.k_end};
     if (panel.pixel_end - pixel < kColumns || pixel % plane + kColumns > plane) {

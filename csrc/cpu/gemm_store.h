@@ -21,8 +21,7 @@ void store_rows(const Correlation& c, Storage* dest, const Storage* bias, int64_
   }
   Cursor at(c, pixel);
   for (int64_t i = 0; i < rows; ++i, at.advance(c, 1), sums += kTileColumns<C>) {
-    Storage* out = dest + at.image * c.dest.image + (c.h.origin + at.h * c.h.spacing) * c.dest.row +
-                   (c.w.origin + at.w * c.w.spacing) * c.dest.column;
+    Storage* out = dest + dest_offset(c, at);
     for (int64_t j = 0; j < columns; j += lanes) {
       vec<C> value = load(sums + j);
       if (bias != nullptr) value += added[j / lanes];
@@ -44,8 +43,7 @@ void store_lines(const Correlation& c, Storage* dest, const Storage* bias, int64
   for (int64_t done = 0; done < columns;) {
     const int64_t left = dense ? plane - (pixel + done) % plane : c.w.count - at.w;
     const int64_t n = smaller(columns - done, left);
-    Storage* out = dest + at.image * c.dest.image + (c.h.origin + at.h * c.h.spacing) * c.dest.row +
-                   (c.w.origin + at.w * c.w.spacing) * c.dest.column;
+    Storage* out = dest + dest_offset(c, at);
     const C* line = sums + done;
     for (int64_t i = 0; i < rows; ++i, out += c.dest.channel, line += kTileColumns<C>) {
       const C added = bias != nullptr ? widen(bias[i]) : C(0);
@@ -75,8 +73,7 @@ void store_zeros(const Correlation& c, Storage* dest, int64_t pixel, int64_t pix
   Cursor at(c, pixel);
   for (int64_t rest = pixel_end - pixel; rest > 0;) {
     const int64_t n = smaller(rest, c.w.count - at.w), step = c.w.spacing * c.dest.column;
-    Storage* out = dest + at.image * c.dest.image + (c.h.origin + at.h * c.h.spacing) * c.dest.row +
-                   (c.w.origin + at.w * c.w.spacing) * c.dest.column;
+    Storage* out = dest + dest_offset(c, at);
     if (c.nhwc) {
       for (int64_t j = 0; j < n; ++j) {
         for (int64_t channel = 0; channel < channels; ++channel) out[j * step + channel] = nothing;
