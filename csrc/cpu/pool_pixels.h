@@ -26,6 +26,34 @@ struct PixelWindow {
   compute_t<Storage> divisor, factor;  // of sums; factor: 1 / divisor where that is exact, else 0
 };
 
+// Vectors of channels, in pairs unless lanes of an index go with them.
+template <bool kPairs, bool kWhole, int kVectors, class Storage>
+SC_INLINE void load_channels(const Storage* p, int64_t n, vec<compute_t<Storage>>* value) {
+  constexpr int kL = kLanes<compute_t<Storage>>;
+  if constexpr (kPairs && kVectors % 2 == 0) {
+    SC_UNROLL for (int v = 0; v < kVectors; v += 2) load_both(p + v * kL, value[v], value[v + 1]);
+  } else {
+    SC_UNROLL for (int v = 0; v < kVectors; ++v) value[v] = kWhole ? load(p + v * kL) : load_tail(p, n);
+  }
+}
+
+template <bool kPairs, bool kWhole, int kVectors, class Storage>
+SC_INLINE void store_channels(Storage* p, int64_t n, const vec<compute_t<Storage>>* value) {
+  constexpr int kL = kLanes<compute_t<Storage>>;
+  if constexpr (kPairs && kVectors % 2 == 0) {
+    SC_UNROLL for (int v = 0; v < kVectors; v += 2) store_both(p + v * kL, value[v], value[v + 1]);
+  } else if constexpr (kWhole) {
+    SC_UNROLL for (int v = 0; v < kVectors; ++v) store(p + v * kL, value[v]);
+  } else {
+    store_n(p, value[0], n);
+  }
+}
+
+template <class Storage>
+SC_INLINE vec<compute_t<Storage>> average(const PixelWindow<Storage>& w, vec<compute_t<Storage>> sum) {
+  return w.factor != 0 ? sum * broadcast(w.factor) : sum / broadcast(w.divisor);
+}
+
 // kSide: rows and columns of a window of a size known to the compiler, 0 for any.
 template <Reduce kind, class Storage, int kVectors, bool kWhole, int kSide>
 SC_INLINE void pool_channels(const PixelWindow<Storage>& w, int64_t channel, int64_t n, Storage* y, int64_t* index,
@@ -33,20 +61,21 @@ SC_INLINE void pool_channels(const PixelWindow<Storage>& w, int64_t channel, int
   using C = compute_t<Storage>;
   using I = lane_int<C>;
   constexpr int kL = kLanes<C>;
-  const auto value = [&](const Storage* p, int v) { return kWhole ? load(p + v * kL) : load_tail(p, n); };
+  constexpr bool kPairs = kind != Reduce::max_index;
   Running<kind, C> total[kVectors];
   const int64_t rows = kSide > 0 ? kSide : w.row.count, columns = kSide > 0 ? kSide : w.column.count;
   const Storage* line = w.first + channel;
   I at = 0;
   for (int64_t i = 0; i < rows; ++i, line += w.row_step, at += static_cast<I>(w.index_step)) {
     Running<kind, C> row[kVectors];
-    SC_UNROLL for (int v = 0; v < kVectors; ++v) {
-      row[v] = {value(line, v), ivec<C>{} + static_cast<I>(at + w.column.first)};
-    }
+    vec<C> value[kVectors];
+    load_channels<kPairs, kWhole, kVectors>(line, n, value);
+    SC_UNROLL for (int v = 0; v < kVectors; ++v) row[v] = {value[v], ivec<C>{} + static_cast<I>(at + w.column.first)};
     const Storage* p = line + w.column_step;
     for (int64_t k = 1; k < columns; ++k, p += w.column_step) {
       const ivec<C> here = ivec<C>{} + static_cast<I>(at + w.column.first + k * w.column.step);
-      SC_UNROLL for (int v = 0; v < kVectors; ++v) row[v].take(value(p, v), here);
+      load_channels<kPairs, kWhole, kVectors>(p, n, value);
+      SC_UNROLL for (int v = 0; v < kVectors; ++v) row[v].take(value[v], here);
     }
     SC_UNROLL for (int v = 0; v < kVectors; ++v) {
       if (i == 0) {
@@ -56,17 +85,11 @@ SC_INLINE void pool_channels(const PixelWindow<Storage>& w, int64_t channel, int
       }
     }
   }
+  vec<C> result[kVectors];
   SC_UNROLL for (int v = 0; v < kVectors; ++v) {
-    if constexpr (kind == Reduce::sum) {
-      total[v].value = w.factor != 0 ? total[v].value * broadcast(w.factor) : total[v].value / broadcast(w.divisor);
-    }
-    const int64_t to = channel + v * kL;
-    if constexpr (kWhole) {
-      store(y + to, total[v].value);
-    } else {
-      store_n(y + to, total[v].value, n);
-    }
+    result[v] = kind == Reduce::sum ? average(w, total[v].value) : total[v].value;
     if constexpr (kind == Reduce::max_index) {
+      const int64_t to = channel + v * kL;
       I lanes[kL];
       store_index<C>(lanes, total[v].index);
       if constexpr (kWhole) {
@@ -76,6 +99,7 @@ SC_INLINE void pool_channels(const PixelWindow<Storage>& w, int64_t channel, int
       }
     }
   }
+  store_channels<kPairs, kWhole, kVectors>(y + channel, n, result);
 }
 
 // A window without elements.
@@ -98,9 +122,54 @@ SC_INLINE void pool_window(const Pool2d& p, const PixelWindow<Storage>& w, Stora
   if (c < p.c) pool_channels<kind, Storage, 1, false, kSide>(w, c, p.c - c, y, index, base);
 }
 
+// Sums of windows of many elements where the channels of a pixel fill so much of a page that a few vectors of each
+// would never be a run: row after row of the window over all channels. Sums of the rows so far wait in `total`.
+constexpr int64_t kSweptBytes = 2048;
+
+template <class Storage, int kVectors, bool kWhole>
+SC_INLINE void sweep_channels(const PixelWindow<Storage>& w, int64_t row, int64_t channel, int64_t n,
+                              compute_t<Storage>* total, Storage* y) {
+  using C = compute_t<Storage>;
+  constexpr int kL = kLanes<C>;
+  const Storage* p = w.first + row * w.row_step + channel;
+  vec<C> sum[kVectors];
+  load_channels<true, kWhole, kVectors>(p, n, sum);
+  for (int64_t k = 1; k < w.column.count; ++k) {
+    p += w.column_step;
+    vec<C> value[kVectors];
+    load_channels<true, kWhole, kVectors>(p, n, value);
+    SC_UNROLL for (int v = 0; v < kVectors; ++v) sum[v] = sum[v] + value[v];
+  }
+  total += channel;
+  if (row > 0) {
+    SC_UNROLL for (int v = 0; v < kVectors; ++v) sum[v] = load(total + v * kL) + sum[v];
+  }
+  if (row + 1 < w.row.count) {
+    SC_UNROLL for (int v = 0; v < kVectors; ++v) store(total + v * kL, sum[v]);
+  } else {
+    SC_UNROLL for (int v = 0; v < kVectors; ++v) sum[v] = average(w, sum[v]);
+    store_channels<true, kWhole, kVectors>(y + channel, n, sum);
+  }
+}
+
+template <class Storage>
+__attribute__((noinline)) void sweep_window(const Pool2d& p, const PixelWindow<Storage>& window,
+                                            compute_t<Storage>* total, Storage* y) {
+  const PixelWindow<Storage> w = window;
+  constexpr int64_t kL = kLanes<compute_t<Storage>>;
+  for (int64_t row = 0; row < w.row.count; ++row) {
+    int64_t c = 0;
+    for (; c + kPixelVectors * kL <= p.c; c += kPixelVectors * kL) {
+      sweep_channels<Storage, kPixelVectors, true>(w, row, c, kL, total, y);
+    }
+    for (; c + kL <= p.c; c += kL) sweep_channels<Storage, 1, true>(w, row, c, kL, total, y);
+    if (c < p.c) sweep_channels<Storage, 1, false>(w, row, c, p.c - c, total, y);
+  }
+}
+
 template <Reduce kind, class Storage>
-__attribute__((noinline)) void pool_pixel(const Pool2d& p, const PixelWindow<Storage>& window, Storage* y,
-                                          int64_t* index) {
+__attribute__((noinline)) void pool_pixel(const Pool2d& p, const PixelWindow<Storage>& window,
+                                          compute_t<Storage>* total, Storage* y, int64_t* index) {
   const PixelWindow<Storage> w = window;
   const int64_t base = w.row.first * p.iw;
   if (w.row.count <= 0 || w.column.count <= 0) {
@@ -108,7 +177,16 @@ __attribute__((noinline)) void pool_pixel(const Pool2d& p, const PixelWindow<Sto
   }
   if (w.row.count == 2 && w.column.count == 2) return pool_window<kind, Storage, 2>(p, w, y, index, base);
   if (w.row.count == 3 && w.column.count == 3) return pool_window<kind, Storage, 3>(p, w, y, index, base);
+  if constexpr (kind == Reduce::sum) {
+    if (p.c >= kSweptBytes / static_cast<int64_t>(sizeof(Storage))) return sweep_window(p, window, total, y);
+  }
   pool_window<kind, Storage, 0>(p, w, y, index, base);
+}
+
+template <class Storage>
+int64_t pool_pixels_slot(const Pool2d& p) {
+  using C = compute_t<Storage>;
+  return lines_of<Window>(p.ow) + lines_of<C>(p.ow) + lines_of<C>(round_up(p.c, kLanes<C>));
 }
 
 // A task is one row of outputs.
@@ -117,11 +195,12 @@ int32_t pool_pixels(const Pool2d& p, const Buffers& buffers) {
   using C = compute_t<Storage>;
   const Axis rows = row_axis(p), columns = column_axis(p);
   const bool padded = p.include_pad != 0;
-  const int64_t slot = lines_of<Window>(p.ow) + lines_of<C>(p.ow);
+  const int64_t slot = pool_pixels_slot<Storage>(p);
   return for_each_slab(p.n * p.oh, buffers.threads, [&](int64_t slab, int64_t begin, int64_t end) {
     Carver carver{static_cast<char*>(buffers.workspace) + slab * slot};
     Window* column = carver.take<Window>(p.ow);
     C* width = carver.take<C>(p.ow);
+    C* total = carver.take<C>(round_up(p.c, kLanes<C>));
     for (int64_t ow = 0; ow < p.ow; ++ow) {
       column[ow] = window_at(columns, ow);
       width[ow] = kind == Reduce::sum ? static_cast<C>(divisor_at(columns, padded, ow)) : C{1};
@@ -143,7 +222,7 @@ int32_t pool_pixels(const Pool2d& p, const Buffers& buffers) {
                                           row.step * p.x_stride[2], column[ow].step * p.x_stride[3], row.step * p.iw,
                                           divisor, factor};
         int64_t* index = buffers.aux == nullptr ? nullptr : static_cast<int64_t*>(buffers.aux) + at;
-        pool_pixel<kind, Storage>(p, window, static_cast<Storage*>(buffers.y) + at, index);
+        pool_pixel<kind, Storage>(p, window, total, static_cast<Storage*>(buffers.y) + at, index);
       }
     }
   });
@@ -151,7 +230,7 @@ int32_t pool_pixels(const Pool2d& p, const Buffers& buffers) {
 
 template <class Storage>
 int64_t pool_pixels_workspace(const Pool2d& p, int64_t threads) {
-  return (lines_of<Window>(p.ow) + lines_of<compute_t<Storage>>(p.ow)) * positive_threads(threads);
+  return pool_pixels_slot<Storage>(p) * positive_threads(threads);
 }
 
 }  // namespace

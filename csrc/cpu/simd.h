@@ -170,6 +170,23 @@ SC_INLINE __m256i narrow_bits(vec<float> v) {
   rounded = _mm512_mask_or_epi32(rounded, nan, _mm512_srli_epi32(bits, 16), _mm512_set1_epi32(0x40));
   return _mm512_cvtepi32_epi16(rounded);
 }
+#elif defined(__AVX2__) && defined(__F16C__)
+template <class Storage>
+SC_INLINE vec<float> widen_bits(__m128i bits) {
+  if constexpr (std::is_same_v<Storage, f16>) return (vec<float>)_mm256_cvtph_ps(bits);
+  return (vec<float>)_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16);
+}
+template <class Storage>
+SC_INLINE __m128i narrow_bits(vec<float> v) {
+  if constexpr (std::is_same_v<Storage, f16>) return _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT);
+  const __m256i bits = (__m256i)v, upper = _mm256_srli_epi32(bits, 16);
+  const __m256i half = _mm256_add_epi32(_mm256_and_si256(upper, _mm256_set1_epi32(1)), _mm256_set1_epi32(0x7fff));
+  const __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(bits, half), 16);
+  const __m256i quiet = _mm256_or_si256(upper, _mm256_set1_epi32(0x40));
+  const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps((__m256)v, (__m256)v, _CMP_UNORD_Q));
+  const __m256i words = _mm256_blendv_epi8(rounded, quiet, nan);
+  return _mm_packus_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+}
 #endif
 
 // Which lanes of a vector are meant: those first <= i < last, and bounds outside [0, kLanes] mean what they say.
@@ -219,9 +236,7 @@ SC_INLINE vec<compute_t<Storage>> load(const Storage* p) {
 #if defined(__AVX512F__)
     v = widen_bits<Storage>(_mm256_loadu_si256((const __m256i*)p));
 #elif defined(__AVX2__) && defined(__F16C__)
-    const __m128i bits = _mm_loadu_si128((const __m128i*)p);
-    if constexpr (std::is_same_v<Storage, f16>) return (V)_mm256_cvtph_ps(bits);
-    v = (V)_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16);
+    v = widen_bits<Storage>(_mm_loadu_si128((const __m128i*)p));
 #else
     for (int i = 0; i < kLanes<float>; ++i) v[i] = widen(p[i]);
 #endif
@@ -257,6 +272,23 @@ SC_INLINE vec<compute_t<Storage>> load_masked(const Storage* p, lane_mask<comput
 #endif
 }
 
+#if defined(__AVX2__) && !defined(__AVX512F__)
+// The first 1 <= n < 8 of 16-bit elements, as two overlapping pieces of which the second is shifted into its place.
+SC_INLINE __m128i load_part(const void* p, int64_t n) {
+  const char* bytes = static_cast<const char*>(p);
+  const auto piece = [&](auto word, int64_t at) {
+    std::memcpy(&word, bytes + 2 * at, sizeof word);
+    return static_cast<uint64_t>(word);
+  };
+  if (n >= 4) {
+    const int64_t shift = 8 * (8 - n);  // twice: all 64 bits at once would be undefined
+    return _mm_set_epi64x(piece(uint64_t{}, n - 4) >> shift >> shift, piece(uint64_t{}, 0));
+  }
+  if (n == 1) return _mm_cvtsi64_si128(piece(uint16_t{}, 0));
+  return _mm_cvtsi64_si128(piece(uint32_t{}, 0) | piece(uint32_t{}, n - 2) >> (16 * (4 - n)) << 32);
+}
+#endif
+
 template <class Storage>
 SC_INLINE vec<compute_t<Storage>> load_n(const Storage* p, int64_t n) {
   using C = compute_t<Storage>;
@@ -266,6 +298,9 @@ SC_INLINE vec<compute_t<Storage>> load_n(const Storage* p, int64_t n) {
 #else
 #if defined(__AVX2__)
   if constexpr (std::is_same_v<Storage, C>) return load_masked(p, lanes_between<C>(0, n));
+#if defined(__F16C__)
+  if constexpr (!std::is_same_v<Storage, C>) return widen_bits<Storage>(load_part(p, n));
+#endif
 #endif
   Storage staged[kLanes<C>];
   std::memset(staged, 0, sizeof staged);
@@ -281,12 +316,9 @@ SC_INLINE void store(Storage* p, vec<compute_t<Storage>> v) {
   } else {
 #if defined(__AVX512F__)
     _mm256_storeu_si256((__m256i*)p, narrow_bits<Storage>(v));
+#elif defined(__AVX2__) && defined(__F16C__)
+    _mm_storeu_si128((__m128i*)p, narrow_bits<Storage>(v));
 #else
-#if defined(__AVX2__) && defined(__F16C__)
-    if constexpr (std::is_same_v<Storage, f16>) {
-      return _mm_storeu_si128((__m128i*)p, _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT));
-    }
-#endif
     for (int i = 0; i < kLanes<float>; ++i) p[i] = narrow<Storage>(v[i]);
 #endif
   }
@@ -335,8 +367,49 @@ SC_INLINE void store_n(Storage* p, vec<compute_t<Storage>> v, int64_t n) {
 #endif
   Storage staged[kLanes<C>];
   store(staged, v);
-  std::memcpy(p, staged, static_cast<size_t>(n) * sizeof(Storage));
+  if constexpr (sizeof(Storage) == 2 && kLanes<C> <= 8) {
+    // Overlapping pieces of sizes the compiler knows.
+    const auto copy = [&](auto count, int64_t at) { std::memcpy(p + at, staged + at, count() * sizeof(Storage)); };
+    constexpr std::integral_constant<size_t, 4> four{};
+    constexpr std::integral_constant<size_t, 2> two{};
+    if (n >= 4) return copy(four, 0), copy(four, n - 4);
+    if (n >= 2) return copy(two, 0), copy(two, n - 2);
+    p[0] = staged[0];
+  } else {
+    std::memcpy(p, staged, static_cast<size_t>(n) * sizeof(Storage));
+  }
 #endif
+}
+
+// Two vectors of consecutive values with their lanes in an order of its own, the cheapest: for bf16 the even elements and
+// the odd ones, each widened by one instruction. store_both puts such lanes back in their places.
+template <class Storage>
+SC_INLINE void load_both(const Storage* p, vec<compute_t<Storage>>& a, vec<compute_t<Storage>>& b) {
+  if constexpr (std::is_same_v<Storage, bf16>) {
+    typedef uint32_t Bits __attribute__((vector_size(kVectorBytes)));
+    Bits bits;
+    std::memcpy(&bits, p, sizeof bits);
+    a = (vec<float>)(bits << 16);
+    b = (vec<float>)(bits & 0xffff0000u);
+  } else {
+    a = load(p);
+    b = load(p + kLanes<compute_t<Storage>>);
+  }
+}
+template <class Storage>
+SC_INLINE void store_both(Storage* p, vec<compute_t<Storage>> a, vec<compute_t<Storage>> b) {
+  if constexpr (std::is_same_v<Storage, bf16>) {
+    typedef uint32_t Bits __attribute__((vector_size(kVectorBytes)));
+    const auto rounded = [](vec<float> v) {
+      const Bits bits = (Bits)v;
+      return v != v ? bits | 0x400000u : bits + 0x7fffu + (bits >> 16 & 1u);
+    };
+    const Bits bits = rounded(a) >> 16 | (rounded(b) & 0xffff0000u);
+    std::memcpy(p, &bits, sizeof bits);
+  } else {
+    store(p, a);
+    store(p + kLanes<compute_t<Storage>>, b);
+  }
 }
 
 constexpr int every_second(int lane, int lanes) { return lane < lanes / 2 ? 2 * lane : 2 * lane + 1; }
@@ -390,6 +463,15 @@ SC_INLINE Compute sum_of_lanes(vec<Compute> v) {
 #if defined(__AVX512F__)
   if constexpr (std::is_same_v<Compute, float>) return _mm512_reduce_add_ps((__m512)v);
   else return _mm512_reduce_add_pd((__m512d)v);
+#elif defined(__AVX2__)
+  if constexpr (std::is_same_v<Compute, float>) {
+    const __m128 half = _mm_add_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
+    const __m128 quarter = _mm_add_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_add_ss(quarter, _mm_movehdup_ps(quarter)));
+  } else {
+    const __m128d half = _mm_add_pd(_mm256_castpd256_pd128((__m256d)v), _mm256_extractf128_pd((__m256d)v, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(half, _mm_unpackhi_pd(half, half)));
+  }
 #else
   Compute lanes[kLanes<Compute>];
   std::memcpy(lanes, &v, sizeof lanes);
