@@ -1,5 +1,6 @@
-// Average pooling by rows, forward and backward; windows that leave one output column have a kernel of their own.
+// Average pooling by rows, forward and backward; some windows (one output column, 2 x 2, disjoint ones) have their own kernels.
 #include "avg_pool_grad.h"
+#include "avg_pool_spread.h"
 #include "kernel.h"
 #include "pool_pairs.h"
 #include "pool_pixels.h"
@@ -83,11 +84,14 @@ int64_t avg_pool_workspace(const void* problem, int64_t threads) {
 
 template <class Storage>
 int32_t run_avg_pool_grad(const void* problem, const Buffers& buffers) {
-  return avg_pool_grad<Storage>(pool(problem), buffers);
+  const Pool2d p = without_adaptive(pool(problem));
+  return suits_spread(p) ? avg_pool_spread<Storage>(p, buffers) : avg_pool_grad<Storage>(p, buffers);
 }
 template <class Storage>
 int64_t avg_grad_workspace(const void* problem, int64_t threads) {
-  return avg_pool_grad_workspace<Storage>(pool(problem), threads);
+  const Pool2d p = without_adaptive(pool(problem));
+  return suits_spread(p) ? avg_pool_spread_workspace<Storage>(p, threads)
+                         : avg_pool_grad_workspace<Storage>(p, threads);
 }
 
 template <class Storage>

@@ -78,7 +78,7 @@ class AvgGradRows {
 
   static int64_t bytes(const Pool2d& p, const AvgGradPlan& plan) {
     return lines_of<Readers>(p.ih) + lines_of<Readers>(p.iw) + lines_of<C>(p.ow + kL) +
-           lines_of<C>((plan.ring + 1) * plan.row_size()) + lines_of<C>(windows_size(plan)) +
+           lines_of<const C*>(plan.ring) + lines_of<C>((plan.ring + 1) * plan.row_size()) + lines_of<C>(windows_size(plan)) +
            lines_of<C>(plan.phase_pitch * p.sw + kSlack<C>) + lines_of<C>(output_size(p, plan));
   }
 
@@ -89,6 +89,7 @@ class AvgGradRows {
     row_readers_ = carver.take<Readers>(p_.ih);
     column_readers_ = carver.take<Readers>(p_.iw);
     column_divisor_ = carver.take<C>(p_.ow + kL);
+    row_ = carver.take<const C*>(plan_.ring);
     ring_ = carver.take<C>((plan_.ring + 1) * plan_.row_size());
     windows_ = carver.take<C>(windows_size(plan_));
     phases_ = carver.take<C>(plan_.phase_pitch * p_.sw + kSlack<C>);
@@ -141,24 +142,51 @@ class AvgGradRows {
   void scale_row(const Storage* gradient, int64_t oh) {
     const C row = static_cast<C>(p_.divisor != 0 ? p_.divisor : divisor_at(rows_, p_.include_pad != 0, oh));
     C* out = ring_row(oh);
-    for (int64_t pixel = 0; pixel < plan_.pixels; ++pixel) {
-      for (int64_t i = 0; i < valid_; i += kL) {
-        const vec<C> divisor = plan_.channels_last ? broadcast<C>(row * column_divisor_[pixel])
-                                                   : broadcast<C>(row) * load(column_divisor_ + i);
-        store(out + pixel * plan_.padded + i, load_n(gradient + pixel * p_.y_stride[3] + i, valid_ - i) / divisor);
-      }
+    const int64_t whole = valid_ / kL * kL;
+    for (int64_t pixel = 0; pixel < plan_.pixels; ++pixel, out += plan_.padded, gradient += p_.y_stride[3]) {
+      const auto divisor = [&](int64_t i) {
+        return plan_.channels_last ? broadcast<C>(row * column_divisor_[pixel])
+                                   : broadcast<C>(row) * load(column_divisor_ + i);
+      };
+      for (int64_t i = 0; i < whole; i += kL) store(out + i, load(gradient + i) / divisor(i));
+      if (whole < valid_) store(out + whole, load_tail(gradient + whole, valid_ - whole) / divisor(whole));
     }
   }
 
   const C* sum_rows(const Readers& readers) {
-    C* sums = ring_ + plan_.ring * plan_.row_size();
+    const int64_t size = plan_.row_size();
+    C* sums = ring_ + plan_.ring * size;
     if (readers.last - readers.first == 1) return ring_row(readers.first);
-    for (int64_t i = 0; i < plan_.row_size(); i += kL) {
-      vec<C> sum = zero<C>();
-      for (int64_t oh = readers.first; oh < readers.last; ++oh) sum = sum + load(ring_row(oh) + i);
-      store(sums + i, sum);
+    if (readers.last <= readers.first) {
+      fill_row(sums, size, C{0});
+      return sums;
     }
+    for (int64_t oh = readers.first; oh < readers.last; ++oh) row_[oh - readers.first] = ring_row(oh);
+    add_runs(size, readers.last - readers.first, [&](int64_t row) { return row_[row]; },
+             [&](int64_t i, vec<C> sum) { store(sums + i, sum); });
     return sums;
+  }
+
+  // put(i, the sum of run(0)[i..], ..., run(count - 1)[i..]) for a vector at every multiple i of kLanes below n.
+  template <class Run, class Put>
+  SC_INLINE static void add_runs(int64_t n, int64_t count, const Run& run, const Put& put) {
+    constexpr int kAtOnce = 4;
+    int64_t i = 0;
+    for (; i + kAtOnce * kL <= n; i += kAtOnce * kL) {
+      vec<C> sum[kAtOnce];
+      const C* p = run(0) + i;
+      SC_UNROLL for (int v = 0; v < kAtOnce; ++v) sum[v] = load(p + v * kL);
+      for (int64_t k = 1; k < count; ++k) {
+        p = run(k) + i;
+        SC_UNROLL for (int v = 0; v < kAtOnce; ++v) sum[v] = sum[v] + load(p + v * kL);
+      }
+      SC_UNROLL for (int v = 0; v < kAtOnce; ++v) put(i + v * kL, sum[v]);
+    }
+    for (; i < n; i += kL) {
+      vec<C> sum = load(run(0) + i);
+      for (int64_t k = 1; k < count; ++k) sum = sum + load(run(k) + i);
+      put(i, sum);
+    }
   }
 
   // One row of the result, in output_ from position output_lead() on.
@@ -204,13 +232,19 @@ class AvgGradRows {
   }
 
   void write_pixels(const C* sums, Storage* out) {
+    const int64_t whole = valid_ / kL * kL, pitch = plan_.padded;
     for (int64_t iw = 0; iw < p_.iw; ++iw, out += p_.x_stride[3]) {
-      const Readers readers = column_readers_[iw];
-      for (int64_t c = 0; c < valid_; c += kL) {
-        vec<C> sum = zero<C>();
-        for (int64_t ow = readers.first; ow < readers.last; ++ow) sum = sum + load(sums + ow * plan_.padded + c);
-        store_n(out + c, sum, valid_ - c);
+      const int64_t first = column_readers_[iw].first, count = column_readers_[iw].last - first;
+      if (count <= 0) {
+        std::memset(out, 0, static_cast<size_t>(valid_) * sizeof(Storage));
+        continue;
       }
+      const C* from = sums + first * pitch;
+      add_runs(whole, count, [&](int64_t k) { return from + k * pitch; },
+               [&](int64_t c, vec<C> sum) { store(out + c, sum); });
+      if (whole == valid_) continue;
+      add_runs(kL, count, [&](int64_t k) { return from + k * pitch + whole; },
+               [&](int64_t, vec<C> sum) { store_n(out + whole, sum, valid_ - whole); });
     }
   }
 
@@ -220,6 +254,7 @@ class AvgGradRows {
   Readers* row_readers_;
   Readers* column_readers_;
   C* column_divisor_;
+  const C** row_;
   C* ring_;
   C* windows_;
   C* phases_;
