@@ -1,4 +1,4 @@
-// Average pooling by rows, forward and backward; some windows (one output column, 2 x 2, disjoint ones) have their own kernels.
+// Average pooling by rows, forward and backward; a single output column, 2 x 2 and disjoint windows have kernels apart.
 #include "avg_pool_grad.h"
 #include "avg_pool_spread.h"
 #include "kernel.h"

@@ -78,8 +78,9 @@ class AvgGradRows {
 
   static int64_t bytes(const Pool2d& p, const AvgGradPlan& plan) {
     return lines_of<Readers>(p.ih) + lines_of<Readers>(p.iw) + lines_of<C>(p.ow + kL) +
-           lines_of<const C*>(plan.ring) + lines_of<C>((plan.ring + 1) * plan.row_size()) + lines_of<C>(windows_size(plan)) +
-           lines_of<C>(plan.phase_pitch * p.sw + kSlack<C>) + lines_of<C>(output_size(p, plan));
+           lines_of<const C*>(plan.ring) + lines_of<C>((plan.ring + 1) * plan.row_size()) +
+           lines_of<C>(windows_size(plan)) + lines_of<C>(plan.phase_pitch * p.sw + kSlack<C>) +
+           lines_of<C>(output_size(p, plan));
   }
 
   AvgGradRows(const Pool2d& problem, const AvgGradPlan& plan, void* slot)

@@ -381,8 +381,8 @@ SC_INLINE void store_n(Storage* p, vec<compute_t<Storage>> v, int64_t n) {
 #endif
 }
 
-// Two vectors of consecutive values with their lanes in an order of its own, the cheapest: for bf16 the even elements and
-// the odd ones, each widened by one instruction. store_both puts such lanes back in their places.
+// Two vectors of consecutive values with their lanes in an order of its own, the cheapest: for bf16 the even elements
+// and the odd ones, each widened by one instruction. store_both puts such lanes back in their places.
 template <class Storage>
 SC_INLINE void load_both(const Storage* p, vec<compute_t<Storage>>& a, vec<compute_t<Storage>>& b) {
   if constexpr (std::is_same_v<Storage, bf16>) {
