@@ -1,5 +1,6 @@
 // Max pooling: the forward pass by rows, its gradient and second derivative by planes.
 #include "kernel.h"
+#include "max_pool_grad_pairs.h"
 #include "max_pool_scatter.h"
 #include "pool_pairs.h"
 #include "pool_pixels.h"
@@ -71,7 +72,8 @@ int64_t max_pool_workspace(const void* problem, int64_t threads) {
 
 template <class Storage>
 int32_t run_scatter(const void* problem, const Buffers& buffers) {
-  return max_pool_scatter<Storage>(pool(problem), buffers);
+  const Pool2d& p = pool(problem);
+  return suits_grad_pairs(p) ? max_pool_grad_pairs<Storage>(p, buffers) : max_pool_scatter<Storage>(p, buffers);
 }
 template <class Storage>
 int64_t scatter_workspace(const void* problem, int64_t threads) {

@@ -86,45 +86,52 @@ void scatter_part(const Pool2d& p, const PlanePlan& plan, const uint8_t* has_ele
   }
 }
 
+// Tasks [begin, end); `slot` has scatter_slot bytes.
+template <class Storage>
+void scatter_tasks(const Pool2d& p, const Buffers& buffers, const PlanePlan& plan, int64_t begin, int64_t end,
+                   void* slot) {
+  using C = compute_t<Storage>;
+  const int64_t pixels = p.ih * p.iw;
+  Carver carver{static_cast<char*>(slot)};
+  uint8_t* has_elements = carver.take<uint8_t>(p.ow);
+  mark_columns(p, has_elements);
+  C* accumulator = kNeedsAccumulator<Storage> ? carver.take<C>(pixels * plan.chunk) : nullptr;
+  for (int64_t task = begin; task < end; ++task) {
+    const PlanePart part = part_of(p, plan, task);
+    const Storage* gradient = static_cast<const Storage*>(buffers.y) + part.y;
+    const int64_t* index = static_cast<const int64_t*>(buffers.aux) + part.y;
+    Storage* out = static_cast<Storage*>(buffers.x) + part.x;
+    const int64_t out_pixel = plan.channels_last ? p.x_stride[3] : 1;
+    const bool dense = out_pixel == part.width;
+    if constexpr (kNeedsAccumulator<Storage>) {
+      std::memset(accumulator, 0, static_cast<size_t>(pixels * part.width) * sizeof(C));
+      scatter_part(p, plan, has_elements, part.width, gradient, index, accumulator, part.width);
+      if (dense) {
+        narrow_row<Storage>(accumulator, pixels * part.width, out);
+      } else {
+        for (int64_t i = 0; i < pixels; ++i) {
+          narrow_row<Storage>(accumulator + i * part.width, part.width, out + i * out_pixel);
+        }
+      }
+    } else {
+      if (dense) {
+        std::memset(out, 0, static_cast<size_t>(pixels * part.width) * sizeof(C));
+      } else {
+        for (int64_t i = 0; i < pixels; ++i) {
+          std::memset(out + i * out_pixel, 0, static_cast<size_t>(part.width) * sizeof(C));
+        }
+      }
+      scatter_part(p, plan, has_elements, part.width, gradient, index, out, out_pixel);
+    }
+  }
+}
+
 template <class Storage>
 int32_t max_pool_scatter(const Pool2d& p, const Buffers& buffers) {
-  using C = compute_t<Storage>;
   const PlanePlan plan = plane_plan(p, buffers.threads);
   const int64_t slot = scatter_slot<Storage>(p, plan);
-  const int64_t pixels = p.ih * p.iw;
   return for_each_slab(plan.tasks, buffers.threads, [&](int64_t slab, int64_t begin, int64_t end) {
-    Carver carver{static_cast<char*>(buffers.workspace) + slab * slot};
-    uint8_t* has_elements = carver.take<uint8_t>(p.ow);
-    mark_columns(p, has_elements);
-    C* accumulator = kNeedsAccumulator<Storage> ? carver.take<C>(pixels * plan.chunk) : nullptr;
-    for (int64_t task = begin; task < end; ++task) {
-      const PlanePart part = part_of(p, plan, task);
-      const Storage* gradient = static_cast<const Storage*>(buffers.y) + part.y;
-      const int64_t* index = static_cast<const int64_t*>(buffers.aux) + part.y;
-      Storage* out = static_cast<Storage*>(buffers.x) + part.x;
-      const int64_t out_pixel = plan.channels_last ? p.x_stride[3] : 1;
-      const bool dense = out_pixel == part.width;
-      if constexpr (kNeedsAccumulator<Storage>) {
-        std::memset(accumulator, 0, static_cast<size_t>(pixels * part.width) * sizeof(C));
-        scatter_part(p, plan, has_elements, part.width, gradient, index, accumulator, part.width);
-        if (dense) {
-          narrow_row<Storage>(accumulator, pixels * part.width, out);
-        } else {
-          for (int64_t i = 0; i < pixels; ++i) {
-            narrow_row<Storage>(accumulator + i * part.width, part.width, out + i * out_pixel);
-          }
-        }
-      } else {
-        if (dense) {
-          std::memset(out, 0, static_cast<size_t>(pixels * part.width) * sizeof(C));
-        } else {
-          for (int64_t i = 0; i < pixels; ++i) {
-            std::memset(out + i * out_pixel, 0, static_cast<size_t>(part.width) * sizeof(C));
-          }
-        }
-        scatter_part(p, plan, has_elements, part.width, gradient, index, out, out_pixel);
-      }
-    }
+    scatter_tasks<Storage>(p, buffers, plan, begin, end, static_cast<char*>(buffers.workspace) + slab * slot);
   });
 }
 
