@@ -236,6 +236,25 @@ def test_window_offsets_stand_for_the_same_places_as_indices(line, layout, dtype
     assert torch.equal(first, second)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("size", [(6, 8), (5, 35), (4, 33)], ids=str)
+@pytest.mark.parametrize("beyond", [0, 2**32], ids=["in the plane", "beyond it"])
+def test_the_extension_scatters_indices_outside_of_their_windows(beyond, size, layout, dtype):
+    """Windows of 2 x 2 that tile the image. One index is that of a far window, or is ignored."""
+    height, width = size
+    shape, rest = (2, 9, height // 2, width // 2), ((2, 2), (2, 2), (0, 0), (1, 1), False, [])
+    input = torch.randn(2, 9, height, width).contiguous(memory_format=layout)
+    indices = torch.ops.spatialconv.max_pool2d(input, *rest, "reference")[1]
+    grad = torch.randint(1, 9, shape).to(dtype).contiguous(memory_format=layout)
+    indices[1, 4, 0, 0] = indices[1, 4, -1, -1] + beyond
+    found = torch.ops.spatialconv.max_pool2d_scatter(grad, indices, size, *rest, "extension")
+    kept = grad.double() * (indices < height * width)
+    right = torch.zeros(2, 9, height * width, dtype=torch.float64)
+    right.scatter_add_(2, indices.flatten(2) % 2**32, kept.flatten(2))
+    assert torch.equal(found.double(), right.reshape(2, 9, height, width))
+
+
 @pytest.mark.parametrize(
     ("kernel", "adaptive"), [((17, 16), []), ((2, 2), [2, 2])], ids=["more than 256 taps", "windows of several sizes"]
 )
