@@ -1,5 +1,6 @@
 // Depthwise convolution (one input channel per group): the table of its three passes, in either layout.
-#include "depthwise_grad_weight.h"
+#include "depthwise_grad_weight_nchw.h"
+#include "depthwise_grad_weight_nhwc.h"
 #include "depthwise_nchw.h"
 #include "depthwise_nhwc.h"
 #include "kernel.h"

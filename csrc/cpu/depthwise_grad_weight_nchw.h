@@ -1,9 +1,9 @@
-// The gradient of depthwise weights: dot products of the shifted input with grad_output. In nchw a channel's planes
-// are staged with one pitch, so that a tap is one offset; in nhwc every thread keeps private sums that are added in a
-// fixed order.
+// The gradient of depthwise weights in nchw: dot products of the shifted input with grad_output. 3 x 3 filters read
+// both in place; else a channel's planes are staged with one pitch, so that a tap is one offset.
 #pragma once
-#include "depthwise_nchw.h"
-#include "depthwise_nhwc.h"
+#include "depthwise_nine_dots.h"
+#include "depthwise_plane.h"
+#include "depthwise_window.h"
 
 namespace spatialconv {
 namespace SPATIALCONV_ISA {
@@ -155,6 +155,16 @@ compute_t<Storage> exact_weight_grad(const Conv2d& p, const Buffers& buffers, in
 }
 
 template <class Storage>
+void dot_in_place(const Conv2d& p, const Buffers& buffers, int64_t oc, int64_t first, int64_t last,
+                  compute_t<Storage>* out) {
+  const Storage* x = static_cast<const Storage*>(buffers.x) + first * p.x_stride[0] + oc / multiplier(p) * p.x_stride[1];
+  const Storage* y = static_cast<const Storage*>(buffers.y) + first * p.y_stride[0] + oc * p.y_stride[1];
+  const NineDots<Storage> dots{{p.ih, p.iw, p.x_stride[2], p.ph, p.pw, p.ow, p.y_stride[2]}, x, y, p.x_stride[0],
+                               p.y_stride[0], p.x_stride[1], p.y_stride[1], last - first, p.oh};
+  p.sh == 1 ? nine_dots<Storage, 1>(dots, out) : nine_dots<Storage, 2>(dots, out);
+}
+
+template <class Storage>
 int32_t depthwise_grad_weight_nchw(const Conv2d& p, const Buffers& buffers) {
   using C = compute_t<Storage>;
   const WeightGradPlan<C> plan(p, buffers.threads);
@@ -163,6 +173,16 @@ int32_t depthwise_grad_weight_nchw(const Conv2d& p, const Buffers& buffers) {
   char* slots = static_cast<char*>(buffers.workspace) + lines_of<C>(plan.partial_size(p));
   const int32_t error =
       for_each_slab(p.oc * plan.shares, buffers.threads, [&](int64_t slab, int64_t begin, int64_t end) {
+        // Where partial loads are written out lane by lane, narrow planes would be nothing but those.
+        if constexpr (kMasksLoads<Storage>) {
+          if (suits_nine_taps(p)) {
+            for (int64_t task = begin; task < end; ++task) {
+              const int64_t first = task % plan.shares * plan.images, last = smaller(first + plan.images, p.n);
+              dot_in_place<Storage>(p, buffers, task / plan.shares, first, last, partial + task * taps);
+            }
+            return;
+          }
+        }
         WeightGradPlanes<Storage> planes(p, buffers, plan, slots + slab * plan.slot);
         for (int64_t task = begin; task < end; ++task) {
           planes.run(task / plan.shares, task % plan.shares, partial + task * taps);
@@ -172,156 +192,14 @@ int32_t depthwise_grad_weight_nchw(const Conv2d& p, const Buffers& buffers) {
   return parallel_for(p.oc, 64, [&](int64_t begin, int64_t end) {
     for (int64_t oc = begin; oc < end; ++oc) {
       Storage* w = static_cast<Storage*>(buffers.w) + oc * p.w_stride[0];
-      for (int64_t t = 0; t < taps; ++t) {
-        const int64_t kh = t / p.kw, kw = t % p.kw;
-        C sum{0};
-        for (int64_t share = 0; share < plan.shares; ++share) sum += partial[(oc * plan.shares + share) * taps + t];
-        // Padding meets every gradient and gaps between rows meet every input, as products with zero.
-        if (sum - sum != C{0}) sum = exact_weight_grad<Storage>(p, buffers, oc, kh, kw);
-        w[kh * p.w_stride[2] + kw * p.w_stride[3]] = narrow<Storage>(sum);
-      }
-    }
-  });
-}
-
-// A group of taps over one row of outputs, one vector of channels.
-struct TapGroup {
-  int64_t offset[kDotTaps];  // of the tap's input pixel for column 0, in elements
-  int64_t column[kDotTaps];  // the column of that pixel
-  int64_t index[kDotTaps];   // the row of sums
-};
-
-// In [inside_first, inside_last) every tap of the row has an input column.
-struct PixelRow {
-  int64_t ow, iw, sw, x_pixel, y_pixel, inside_first, inside_last;
-};
-
-template <class Storage, int kTaps, bool kSpread, bool kWhole>
-SC_INLINE void dot_pixels(const TapGroup& group, const PixelRow& row, const Storage* x, const Storage* y,
-                          int64_t spread, int64_t n, compute_t<Storage>* sums, int64_t sums_row) {
-  using C = compute_t<Storage>;
-  vec<C> sum[kTaps];
-  SC_UNROLL
-  for (int t = 0; t < kTaps; ++t) sum[t] = load(sums + group.index[t] * sums_row);
-  const int64_t step = row.sw * row.x_pixel;
-  const auto gradient = [&](int64_t ow) -> vec<C> {
-    const Storage* p = y + ow * row.y_pixel;
-    if constexpr (kSpread) return load_strided_n(p, spread, n);
-    if constexpr (!kWhole) return load_tail(p, n);
-    return load(p);
-  };
-  const auto edge = [&](int64_t first, int64_t last) {
-    for (int64_t ow = first; ow < last; ++ow) {
-      const vec<C> g = gradient(ow);
-      SC_UNROLL
-      for (int t = 0; t < kTaps; ++t) {
-        const int64_t iw = group.column[t] + ow * row.sw;
-        if (iw < 0 || iw >= row.iw) continue;
-        const Storage* p = x + (group.offset[t] + ow * step);
-        sum[t] = fma(kWhole ? load(p) : load_tail(p, n), g, sum[t]);
-      }
-    }
-  };
-  edge(0, row.inside_first);
-  for (int64_t ow = row.inside_first; ow < row.inside_last; ++ow) {
-    const vec<C> g = gradient(ow);
-    const Storage* p = x + ow * step;
-    SC_UNROLL
-    for (int t = 0; t < kTaps; ++t) {
-      sum[t] = fma(kWhole ? load(p + group.offset[t]) : load_tail(p + group.offset[t], n), g, sum[t]);
-    }
-  }
-  edge(row.inside_last, row.ow);
-  SC_UNROLL
-  for (int t = 0; t < kTaps; ++t) store(sums + group.index[t] * sums_row, sum[t]);
-}
-
-template <class Storage, int kTaps>
-__attribute__((noinline)) void dot_channels(const TapGroup& group, const PixelRow& row, const Storage* x,
-                                            const Storage* y, int64_t channels, int64_t spread,
-                                            compute_t<Storage>* sums, int64_t sums_row) {
-  constexpr int64_t kL = kLanes<compute_t<Storage>>;
-  if (spread > 1) {
-    for (int64_t c = 0; c < channels; c += kL) {
-      dot_pixels<Storage, kTaps, true, false>(group, row, x + c, y + c * spread, spread, smaller(kL, channels - c),
-                                              sums + c, sums_row);
-    }
-    return;
-  }
-  int64_t c = 0;
-  for (; c + kL <= channels; c += kL) {
-    dot_pixels<Storage, kTaps, false, true>(group, row, x + c, y + c, 1, kL, sums + c, sums_row);
-  }
-  if (c < channels) {
-    dot_pixels<Storage, kTaps, false, false>(group, row, x + c, y + c, 1, channels - c, sums + c, sums_row);
-  }
-}
-
-template <class Storage>
-void grad_weight_row(const Conv2d& p, const Storage* x, const Storage* y, int64_t oh,
-                     const TapWeights<compute_t<Storage>>& sums) {
-  const int64_t reach = p.iw - 1 + p.pw - (p.kw - 1) * p.dw;
-  const int64_t first = smaller(ceil_div(p.pw, p.sw), p.ow);
-  const int64_t last = reach < 0 ? first : clamped(reach / p.sw + 1, first, p.ow);
-  const PixelRow row{p.ow, p.iw, p.sw, p.x_stride[3], p.y_stride[3], first, last};
-  for (int64_t j = 0; j < sums.per_input; ++j) {
-    TapGroup group;
-    int taps = 0;
-    for (int64_t t = 0; t < p.kh * p.kw; ++t) {
-      const int64_t ih = oh * p.sh - p.ph + t / p.kw * p.dh;
-      if (ih >= 0 && ih < p.ih) {
-        group.column[taps] = t % p.kw * p.dw - p.pw;
-        group.offset[taps] = ih * p.x_stride[2] + group.column[taps] * p.x_stride[3];
-        group.index[taps++] = t * sums.per_input + j;
-      }
-      const bool final_tap = t == p.kh * p.kw - 1;
-      if (taps < kDotTaps && !final_tap) continue;
-      if (taps == kDotTaps) {
-        dot_channels<Storage, kDotTaps>(group, row, x, y + j, p.ic, sums.per_input, sums.data, sums.padded);
-      } else {
-        for (int first_tap = 0; first_tap < taps; ++first_tap) {
-          TapGroup one;
-          one.offset[0] = group.offset[first_tap];
-          one.column[0] = group.column[first_tap];
-          one.index[0] = group.index[first_tap];
-          dot_channels<Storage, 1>(one, row, x, y + j, p.ic, sums.per_input, sums.data, sums.padded);
-        }
-      }
-      taps = 0;
-    }
-  }
-}
-
-template <class Storage>
-int32_t depthwise_grad_weight_nhwc(const Conv2d& p, const Buffers& buffers) {
-  using C = compute_t<Storage>;
-  constexpr int64_t kL = kLanes<C>;
-  const int64_t size = tap_weights_size<C>(p), per_input = p.oc / p.ic, padded = round_up(p.ic, kL);
-  const int64_t slabs = smaller(positive_threads(buffers.threads), p.n * p.oh);
-  char* memory = static_cast<char*>(buffers.workspace);
-  const int32_t error = for_each_slab(p.n * p.oh, slabs, [&](int64_t slab, int64_t begin, int64_t end) {
-    const TapWeights<C> sums{reinterpret_cast<C*>(memory + slab * lines_of<C>(size)), per_input, padded};
-    std::memset(sums.data, 0, static_cast<size_t>(size) * sizeof(C));
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t oh = task % p.oh, n = task / p.oh;
-      grad_weight_row<Storage>(p, static_cast<const Storage*>(buffers.x) + n * p.x_stride[0],
-                               static_cast<const Storage*>(buffers.y) + n * p.y_stride[0] + oh * p.y_stride[2], oh,
-                               sums);
-    }
-  });
-  if (error != 0) return error;
-  return parallel_for(padded / kL, 8, [&](int64_t begin, int64_t end) {
-    for (int64_t c = begin * kL; c < end * kL; c += kL) {
-      for (int64_t t = 0; t < p.kh * p.kw * per_input; ++t) {
-        vec<C> sum = zero<C>();
-        for (int64_t slab = 0; slab < slabs; ++slab) {
-          sum = sum + load(reinterpret_cast<const C*>(memory + slab * lines_of<C>(size)) + t * padded + c);
-        }
-        const int64_t tap = t / per_input, j = t % per_input;
-        Storage* w = static_cast<Storage*>(buffers.w) + j * p.w_stride[0] + tap / p.kw * p.w_stride[2] +
-                     tap % p.kw * p.w_stride[3];
-        for (int64_t lane = 0; lane < smaller(kL, p.ic - c); ++lane) {
-          w[(c + lane) * per_input * p.w_stride[0]] = narrow<Storage>(sum[lane]);
+      const C* shares = partial + oc * plan.shares * taps;
+      for (int64_t kh = 0, t = 0; kh < p.kh; ++kh) {
+        for (int64_t kw = 0; kw < p.kw; ++kw, ++t) {
+          C sum{0};
+          for (int64_t share = 0; share < plan.shares; ++share) sum += shares[share * taps + t];
+          // Padding meets every gradient and gaps between rows meet every input, as products with zero.
+          if (sum - sum != C{0}) sum = exact_weight_grad<Storage>(p, buffers, oc, kh, kw);
+          w[kh * p.w_stride[2] + kw * p.w_stride[3]] = narrow<Storage>(sum);
         }
       }
     }
