@@ -91,7 +91,9 @@ _CONV = """
     n2 ic6 ih11 iw13 oc6 kh3 kw3 sh2 sw2 ph1 pw1 g6                # depthwise, stride
     n2 ic2 ih39 iw41 oc2 kh3 kw3 ph1 pw1 g2                        # depthwise, planes done in bands of rows
     n1 ic2 ih53 iw37 oc2 kh3 kw3 sh2 sw2 ph1 pw1 g2                # the same, stride 2
-    n5 ic2 ih26 iw27 oc2 kh3 kw3 ph1 pw1 g2                        # depthwise, planes of several images at a time
+    n5 ic4 ih26 iw27 oc4 kh3 kw3 ph1 pw1 g4                        # depthwise, planes of several images at a time
+    n2 ic4 ih14 iw37 oc4 kh3 kw3 sh2 sw2 ph2 g4                    # depthwise, stride 2, an even padding
+    n1 ic3 ih12 iw9 oc3 kh3 kw3 sh2 sw2 pw1 g3                     # the same, even above, odd beside
     n1 ic4 ih9 iw35 oc4 kh5 kw5 ph2 pw2 g4                         # depthwise, 5x5
     n1 ic18 ih14 iw14 oc18 kh7 kw7 ph3 pw3 g18                     # depthwise, 7x7
     n1 ic16 ih6 iw14 oc16 kh5 kw5 ph2 pw2 g16                      # depthwise, 5x5, whole vectors, rows of 14

@@ -155,16 +155,6 @@ compute_t<Storage> exact_weight_grad(const Conv2d& p, const Buffers& buffers, in
 }
 
 template <class Storage>
-void dot_in_place(const Conv2d& p, const Buffers& buffers, int64_t oc, int64_t first, int64_t last,
-                  compute_t<Storage>* out) {
-  const Storage* x = static_cast<const Storage*>(buffers.x) + first * p.x_stride[0] + oc / multiplier(p) * p.x_stride[1];
-  const Storage* y = static_cast<const Storage*>(buffers.y) + first * p.y_stride[0] + oc * p.y_stride[1];
-  const NineDots<Storage> dots{{p.ih, p.iw, p.x_stride[2], p.ph, p.pw, p.ow, p.y_stride[2]}, x, y, p.x_stride[0],
-                               p.y_stride[0], p.x_stride[1], p.y_stride[1], last - first, p.oh};
-  p.sh == 1 ? nine_dots<Storage, 1>(dots, out) : nine_dots<Storage, 2>(dots, out);
-}
-
-template <class Storage>
 int32_t depthwise_grad_weight_nchw(const Conv2d& p, const Buffers& buffers) {
   using C = compute_t<Storage>;
   const WeightGradPlan<C> plan(p, buffers.threads);
@@ -178,7 +168,7 @@ int32_t depthwise_grad_weight_nchw(const Conv2d& p, const Buffers& buffers) {
           if (suits_nine_taps(p)) {
             for (int64_t task = begin; task < end; ++task) {
               const int64_t first = task % plan.shares * plan.images, last = smaller(first + plan.images, p.n);
-              dot_in_place<Storage>(p, buffers, task / plan.shares, first, last, partial + task * taps);
+              nine_weight_grad<Storage>(p, buffers, task / plan.shares, first, last, partial + task * taps);
             }
             return;
           }

@@ -1,8 +1,9 @@
 // Depthwise convolution in nchw by planes, where a window is cheap to slide: 3 x 3 filters read in place, and large
 // filters of stride 1 whose output rows share loads. The gradient of the input at stride 1 is the same with the filter
-// turned round.
+// turned round; with 3 x 3 filters and stride 2 it is a method of its own.
 #pragma once
 #include "depthwise_nine.h"
+#include "depthwise_nine_spread.h"
 #include "depthwise_shared.h"
 
 namespace spatialconv {
@@ -30,7 +31,7 @@ inline int64_t band_rows(int64_t planes, int64_t rows, int64_t row_bytes, int64_
   return ceil_div(rows, ceil_div(rows, band));
 }
 
-enum class Method { none, nine, shared };
+enum class Method { none, nine, spread, shared };
 
 // One correlation of every plane of `source` with a filter of its own, written to `dest`.
 template <class Storage>
@@ -44,24 +45,34 @@ struct WindowPass {
   const int64_t* dest_stride;
   const Storage* source;
   Storage* dest;
-  int64_t band, bands;
+  NineWalk walk{};
+  int64_t images = 1, groups = 0, band = 0, bands = 0;  // a task: a band of rows of the planes of some images
+
+  bool in_place() const { return method == Method::nine || method == Method::spread; }
 
   int64_t staged_rows() const { return smaller(source_rows, band + p.kh - 1); }
   int64_t reach() const { return columns + p.kw - 1; }
   int64_t slot() const {
     const int64_t filter = lines_of<C>(p.kh * p.kw);
-    if (method == Method::nine) return filter;
+    if (in_place()) return filter;
     return filter + lines_of<C>(RowStage<C>::size(staged_rows(), reach())) +
            (std::is_same_v<Storage, C> ? 0 : lines_of<C>(band * columns + kLanes<C>));
   }
 };
 
 template <class Storage>
-void cut_bands(WindowPass<Storage>& pass, int64_t threads) {
-  const int64_t planes = pass.p.n * pass.channels;
-  const int64_t row_bytes = pass.reach() * static_cast<int64_t>(sizeof(compute_t<Storage>));
-  pass.band = pass.method == Method::nine ? nine_band(planes, pass.rows, threads)
-                                          : band_rows(planes, pass.rows, row_bytes, pass.p.kh - 1, threads);
+void cut_tasks(WindowPass<Storage>& pass, int64_t threads) {
+  const Conv2d& p = pass.p;
+  if (pass.in_place()) {
+    pass.walk = nine_walk<Storage>(p.n, p.oh, p.ow + p.sh * p.iw);
+    if (pass.method == Method::spread) pass.walk.band *= 2;
+    if (pass.channels >= 2 * positive_threads(threads)) pass.images = pass.walk.images;
+    pass.band = nine_band(ceil_div(p.n, pass.images) * pass.channels, pass.rows, threads);
+  } else {
+    const int64_t row_bytes = pass.reach() * static_cast<int64_t>(sizeof(compute_t<Storage>));
+    pass.band = band_rows(p.n * pass.channels, pass.rows, row_bytes, p.kh - 1, threads);
+  }
+  pass.groups = ceil_div(p.n, pass.images);
   pass.bands = ceil_div(pass.rows, pass.band);
 }
 
@@ -72,22 +83,26 @@ WindowPass<Storage> forward_pass(const Conv2d& p, const Buffers& buffers) {
                                                                                       : Method::none;
   WindowPass<Storage> pass{method, p,    false, p.oc,       multiplier(p), p.ih, p.iw, p.oh, p.ow, p.ph,
                            p.pw,   p.x_stride, p.y_stride, static_cast<const Storage*>(buffers.x),
-                           static_cast<Storage*>(buffers.y), 0, 0};
-  if (method != Method::none) cut_bands(pass, buffers.threads);
+                           static_cast<Storage*>(buffers.y)};
+  if (method != Method::none) cut_tasks(pass, buffers.threads);
   return pass;
 }
 
 template <class Storage>
 WindowPass<Storage> grad_input_pass(const Conv2d& p, const Buffers& buffers) {
-  const bool slides = multiplier(p) == 1 && p.sh == 1 && p.sw == 1;
-  const Method method = !slides                                                       ? Method::none
-                        : suits_nine_taps(p)                                          ? Method::nine
-                        : suits_shared_rows(p, p.iw, kLanes<compute_t<Storage>>) ? Method::shared
-                                                                                      : Method::none;
-  WindowPass<Storage> pass{method, p, true, p.ic, 1, p.oh, p.ow, p.ih, p.iw, p.kh - 1 - p.ph, p.kw - 1 - p.pw,
+  const bool paired = multiplier(p) == 1, slides = paired && p.sh == 1 && p.sw == 1;
+  // Where partial loads are written out lane by lane, narrow planes would be nothing but those.
+  const Method method = paired && p.sh == 2 && kMasksLoads<Storage> && suits_nine_taps(p) ? Method::spread
+                        : !slides                                                         ? Method::none
+                        : suits_nine_taps(p)                                              ? Method::nine
+                        : suits_shared_rows(p, p.iw, kLanes<compute_t<Storage>>)          ? Method::shared
+                                                                                          : Method::none;
+  const bool spread = method == Method::spread;
+  WindowPass<Storage> pass{method, p, true, p.ic, 1, p.oh, p.ow, p.ih, p.iw,
+                           spread ? p.ph : p.kh - 1 - p.ph, spread ? p.pw : p.kw - 1 - p.pw,
                            p.y_stride, p.x_stride, static_cast<const Storage*>(buffers.y),
-                           static_cast<Storage*>(buffers.x), 0, 0};
-  if (method != Method::none) cut_bands(pass, buffers.threads);
+                           static_cast<Storage*>(buffers.x)};
+  if (method != Method::none) cut_tasks(pass, buffers.threads);
   return pass;
 }
 
@@ -101,14 +116,25 @@ class WindowPlanes {
     filter_ = carver_.take<C>(pass.p.kh * pass.p.kw);
   }
 
-  // Task: a band of one plane of dest.
-  void nine(int64_t begin, int64_t end) {
-    const NinePlane plane{pass_.source_rows, pass_.source_columns, pass_.source_stride[2], pass_.top, pass_.left,
-                          pass_.columns,     pass_.dest_stride[2]};
+  void in_place(int64_t begin, int64_t end) {
+    const int64_t* from = pass_.source_stride;
+    const int64_t* to = pass_.dest_stride;
+    const NineWalk& walk = pass_.walk;
+    const int64_t read_rows = pass_.method == Method::spread ? walk.band / 2 : walk.band * pass_.p.sh;
+    const NinePlane plane{pass_.source_rows, pass_.source_columns, from[2], pass_.top, pass_.left, pass_.columns,
+                          to[2], from[0], to[0], walk.whole ? from[1] : read_rows * from[2],
+                          walk.whole ? to[1] : walk.band * to[2]};
     for (int64_t task = begin; task < end; ++task) {
       const Part part = part_of(task);
-      const auto run = pass_.p.sh == 1 ? nine_taps<Storage, 1> : nine_taps<Storage, 2>;
-      run(plane, part.source, weights_, part.finish, part.first, part.last, part.dest);
+      for (int64_t first = part.first; first < part.last; first += walk.band) {
+        const int64_t last = smaller(first + walk.band, part.last);
+        if (pass_.method == Method::nine) {
+          const auto run = pass_.p.sh == 1 ? nine_taps<Storage, 1> : nine_taps<Storage, 2>;
+          run(plane, part.source, weights_, part.finish, part.images, first, last, part.dest);
+        } else if constexpr (kMasksLoads<Storage>) {
+          nine_spread<Storage>(plane, part.source, weights_, part.images, first, last, part.dest);
+        }
+      }
     }
   }
 
@@ -148,27 +174,27 @@ class WindowPlanes {
   struct Part {
     const Storage* source;
     Storage* dest;
-    int64_t first, last;
+    int64_t images, first, last;
     PlaneFinish<C> finish;
   };
 
-  // Tasks are asked for one after the other. Reads the filter of the task's plane, too.
+  // Tasks are asked for one after the other. Reads the filter of the task's planes, too.
   Part part_of(int64_t task) {
     if (task != task_ + 1) {
-      n_ = task / pass_.bands / pass_.channels;
+      n_ = task / pass_.bands / pass_.channels * pass_.images;
       channel_ = task / pass_.bands % pass_.channels;
       band_ = task % pass_.bands;
     } else if (++band_ == pass_.bands) {
       band_ = 0;
-      if (++channel_ == pass_.channels) channel_ = 0, ++n_;
+      if (++channel_ == pass_.channels) channel_ = 0, n_ += pass_.images;
     }
     task_ = task;
     if (band_ == 0 || weights_ == nullptr) read_weights();
     const bool biased = buffers_.aux != nullptr && !pass_.flipped;
     const int64_t source_channel = pass_.per_source == 1 ? channel_ : channel_ / pass_.per_source;
     return {pass_.source + n_ * pass_.source_stride[0] + source_channel * pass_.source_stride[1],
-            pass_.dest + n_ * pass_.dest_stride[0] + channel_ * pass_.dest_stride[1], band_ * pass_.band,
-            smaller((band_ + 1) * pass_.band, pass_.rows),
+            pass_.dest + n_ * pass_.dest_stride[0] + channel_ * pass_.dest_stride[1],
+            smaller(pass_.images, pass_.p.n - n_), band_ * pass_.band, smaller((band_ + 1) * pass_.band, pass_.rows),
             {biased ? widen(static_cast<const Storage*>(buffers_.aux)[channel_]) : C{0}, pass_.p.activation}};
   }
 
@@ -182,7 +208,7 @@ class WindowPlanes {
       }
     }
     read_filter<Storage>(p, buffers_.w, channel_, filter_);
-    if (pass_.flipped) {
+    if (pass_.flipped && pass_.method != Method::spread) {
       for (int64_t t = 0; t < taps / 2; ++t) std::swap(filter_[t], filter_[taps - 1 - t]);
     }
     weights_ = filter_;
@@ -198,10 +224,10 @@ class WindowPlanes {
 
 template <class Storage>
 int32_t run_windows(const WindowPass<Storage>& pass, const Buffers& buffers) {
-  const int64_t tasks = pass.p.n * pass.channels * pass.bands;
+  const int64_t tasks = pass.groups * pass.channels * pass.bands;
   return for_each_slab(tasks, buffers.threads, [&](int64_t slab, int64_t begin, int64_t end) {
     WindowPlanes<Storage> planes(pass, buffers, static_cast<char*>(buffers.workspace) + slab * pass.slot());
-    pass.method == Method::nine ? planes.nine(begin, end) : planes.shared(begin, end);
+    pass.in_place() ? planes.in_place(begin, end) : planes.shared(begin, end);
   });
 }
 
