@@ -101,6 +101,13 @@ void forward_row(const Conv2d& p, const TapWeights<compute_t<Storage>>& weights,
     const int64_t columns = smaller(width, p.ow - ow), left = ow * p.sw - p.pw;
     const bool direct = kAllowsDirect<Storage, kChannels> && left >= 0 &&
                         left + (columns - 1) * p.sw + (p.kw - 1) * p.dw < p.iw;
+    // What the next row of outputs is the first to read, and what it writes.
+    const int64_t next = oh * p.sh - p.ph + (p.kh - 1) * p.dh + 1;
+    for (int64_t r = 0; r < p.sh; ++r) {
+      const Storage* from = x + (next + r) * p.x_stride[2] + left * p.x_stride[3];
+      prefetch_pixels(from, columns * p.sw, p.x_stride[3], channels);
+    }
+    prefetch_pixels(out + p.y_stride[2] + ow * p.y_stride[3], columns, p.y_stride[3], channels);
     int64_t taps = 0;
     for (int64_t kh = 0; kh < p.kh; ++kh) {
       const int64_t ih = oh * p.sh - p.ph + kh * p.dh;
@@ -215,6 +222,12 @@ void grad_input_row(const Conv2d& p, const TapWeights<compute_t<Storage>>& weigh
       for (int64_t k = 0; k < column_count; ++k) {
         const int64_t ow = b - column_taps[2 * k + 1];
         direct = direct && ow >= 0 && ow + columns <= p.ow;
+      }
+      if (phase == 0) {
+        const int64_t next = (ih + p.ph) / p.sh + 1;
+        prefetch_pixels(y + next * p.y_stride[2] + b * p.y_stride[3], columns, p.y_stride[3], channels * per_input);
+        prefetch_pixels(out + p.x_stride[2] + (b * p.sw - p.pw) * p.x_stride[3], columns * p.sw, p.x_stride[3],
+                        channels);
       }
       int64_t taps = 0;
       for (int64_t r = 0; r < row_count; ++r) {
