@@ -2,6 +2,7 @@
 // a regular grid of destination pixels.
 #pragma once
 #include <cstdint>
+#include <utility>
 
 #include "../common/geometry.h"
 #include "../common/problem.h"
@@ -62,8 +63,14 @@ inline ImageStrides dense_strides(bool nhwc, int64_t channels, int64_t h, int64_
   return {channels * h * w, h * w, w, 1};
 }
 
-// An image whose every pixel meets one tap and keeps its place is one long row.
+// An image one pixel wide is one row, and so is an image whose every pixel meets one tap and keeps its place.
 inline void flatten(Correlation& c) {
+  if (c.w.source == 1 && c.w.dest == 1 && c.w.identity() && c.w.kernel == 1) {
+    std::swap(c.h, c.w);
+    std::swap(c.weight_h, c.weight_w);
+    c.source.column = c.source.row;
+    c.dest.column = c.dest.row;
+  }
   if (!c.h.identity() || !c.w.identity()) return;
   const int64_t pixels = c.h.count * c.w.count;
   c.w.source = c.w.count = c.w.dest = pixels;

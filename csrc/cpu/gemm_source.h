@@ -103,25 +103,36 @@ void pack_lines(const Correlation& c, const Storage* source, int64_t group, cons
 }
 
 // nchw, where every pixel keeps its place: panels of kColumns grid positions one behind the other, so that a tile reads
-// one run of memory. Elsewhere runs are short, and cutting them at panels costs more than it saves.
+// one run of memory. Elsewhere runs are short, and cutting them at panels costs more than it saves. Several panels are
+// written by turns, so that more than one cache line is read of every page.
 // to[(p - pixel) / kColumns * depth * kColumns + k * kColumns + (p - pixel) % kColumns].
 template <int kColumns, class Storage>
 void pack_panels(const Correlation& c, const Storage* source, int64_t group, const Block& block,
                  compute_t<Storage>* to) {
-  constexpr int64_t lanes = kLanes<compute_t<Storage>>;
-  const int64_t depth = block.k_end - block.k, plane = c.h.count * c.w.count;
-  for (int64_t pixel = block.pixel; pixel < block.pixel_end; pixel += kColumns, to += depth * kColumns) {
-    const Block panel{pixel, smaller(pixel + kColumns, block.pixel_end), block.k, block.k_end};
-    if (panel.pixel_end - pixel < kColumns || pixel % plane + kColumns > plane) {
-      pack_lines(c, source, group, panel, to, kColumns);
+  constexpr int64_t lanes = kLanes<compute_t<Storage>>, together = 4;
+  const int64_t depth = block.k_end - block.k, plane = c.h.count * c.w.count, panel = depth * kColumns;
+  const auto whole = [&](int64_t pixel, int64_t panels) {
+    return block.pixel_end - pixel >= panels * kColumns && pixel % plane + panels * kColumns <= plane;
+  };
+  for (int64_t pixel = block.pixel; pixel < block.pixel_end;) {
+    if (!whole(pixel, 1)) {
+      const Block rest{pixel, smaller(pixel + kColumns, block.pixel_end), block.k, block.k_end};
+      pack_lines(c, source, group, rest, to, kColumns);
+      pixel += kColumns;
+      to += panel;
       continue;
     }
+    const int64_t panels = whole(pixel, together) ? together : 1;
     const Storage* from = source + (group * c.source_channels + block.k) * c.source.channel +
                           pixel / plane * c.source.image + pixel % plane;
     compute_t<Storage>* out = to;
     for (int64_t k = 0; k < depth; ++k, from += c.source.channel, out += kColumns) {
-      SC_UNROLL for (int j = 0; j < kColumns; j += lanes) store(out + j, load(from + j));
+      for (int64_t i = 0; i < panels; ++i) {
+        SC_UNROLL for (int j = 0; j < kColumns; j += lanes) store(out + i * panel + j, load(from + i * kColumns + j));
+      }
     }
+    pixel += panels * kColumns;
+    to += panels * panel;
   }
 }
 
