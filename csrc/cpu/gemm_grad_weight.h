@@ -1,65 +1,17 @@
-// The weight gradient: a product over all output pixels, added up block by block in memory.
-//   nhwc: sums[oc][depth] = grad_output transposed to [oc][pixel], times source rows  [pixel][depth]
-//   nchw: sums[depth][oc] = source lines [depth][pixel],           times grad_output transposed to [pixel][oc]
+// The weight gradient, from blocks of filters and slabs of pixels.
 #pragma once
 #include <cstdint>
 
 #include "../common/parallel.h"
+#include "gemm_grad_copy.h"
+#include "gemm_grad_plan.h"
+#include "gemm_grad_tile.h"
 #include "gemm_source.h"
-#include "gemm_tile.h"
 #include "gemm_weights.h"
 
 namespace spatialconv {
 namespace SPATIALCONV_ISA {
 namespace gemm {
-
-// The depth and the output channels are split into blocks whose sums stay in the second-level cache; the pixels into
-// slabs with private sums, only where there are many of them for few filters.
-template <class Storage>
-struct GradPlan {
-  using C = compute_t<Storage>;
-  int64_t depth_block, depth_blocks, channel_block, channel_blocks, blocks;
-  int64_t slabs, slab_pixels;
-  int64_t pixel_block;  // packed at a time
-  int64_t source_pitch, grad_pitch, sums_pitch;
-  int64_t source_size, grad_size, sums_size, shared_size, thread_size;
-  bool in_place;
-
-  GradPlan(const Correlation& c, int64_t threads) {
-    const int64_t depth = c.depth(), pixels = c.pixels();
-    const int64_t depth_unit = c.nhwc ? kTileColumns<C> : kTileRows;
-    const int64_t channel_unit = c.nhwc ? kTileRows : kTileColumns<C>;
-    const int64_t wanted = ceil_div(threads, c.groups);
-    channel_blocks = ceil_div(c.dest_channels, kBlock);
-    channel_block = round_up(ceil_div(c.dest_channels, channel_blocks), channel_unit);
-    channel_blocks = ceil_div(c.dest_channels, channel_block);
-    const int64_t filter_bytes = depth * c.dest_channels * int64_t(sizeof(C));
-    slabs = pixels >= 1024 * wanted ? smaller(wanted, larger(1, (int64_t(16) << 20) / filter_bytes)) : 1;
-    depth_blocks = round_up(ceil_div(depth, kBlock), ceil_div(wanted, slabs));
-    depth_block = round_up(larger(ceil_div(depth, depth_blocks), 2 * depth_unit), depth_unit);
-    depth_blocks = ceil_div(depth, depth_block);
-    if (slabs == 1 && channel_blocks * depth_blocks < wanted) {
-      slabs = smaller(ceil_div(wanted, channel_blocks * depth_blocks), ceil_div(pixels, 256));
-    }
-    blocks = c.groups * channel_blocks * depth_blocks;
-    slab_pixels = ceil_div(pixels, slabs);
-    const int64_t fitting = (int64_t(256) << 10) / ((depth_block + channel_block) * int64_t(sizeof(C)));
-    pixel_block = smaller(round_up(slab_pixels, kLanes<C>), clamped(fitting / 32 * 32, 64, 512));
-    in_place = c.nhwc && std::is_same_v<Storage, C> && c.h.identity() && c.w.identity() &&
-               c.source_channels % kLanes<C> == 0 && c.source.column * sizeof(C) % 2048 != 0;
-    grad_pitch = packed_pitch<C>(c.nhwc ? pixel_block : channel_block);
-    source_pitch = packed_pitch<C>(c.nhwc ? depth_block : pixel_block);
-    sums_pitch = packed_pitch<C>(c.nhwc ? depth_block : channel_block);
-    grad_size = (c.nhwc ? channel_block : pixel_block) * grad_pitch + kLanes<C>;
-    source_size = in_place ? 0 : round_up((c.nhwc ? pixel_block : depth_block) * source_pitch + kLanes<C>, 64);
-    sums_size = round_up((c.nhwc ? channel_block : depth_block) * sums_pitch + kLanes<C>, 64);
-    shared_size = slabs > 1 ? slabs * blocks * sums_size : 0;
-    thread_size = source_size + round_up(grad_size, 64) + (slabs > 1 ? 0 : sums_size);
-  }
-
- private:
-  static constexpr int64_t kBlock = 256;
-};
 
 // What one block of filters covers.
 struct FilterBlock {
@@ -82,54 +34,22 @@ struct GradWeight {
             smaller(k + plan.depth_block, c.depth())};
   }
 
-  void pack_grad_output(const FilterBlock& filters, int64_t pixel, int64_t pixel_end, C* to) const {
-    const int64_t channels = filters.channel_end - filters.channel, plane = c.h.count * c.w.count;
-    const Storage* from = grad_output + (filters.group * c.dest_channels + filters.channel) * c.dest.channel;
-    if (c.nhwc) {
-      from += pixel * c.dest.column;
-      return transpose_spilling(to, plan.grad_pitch, from, c.dest.column, pixel_end - pixel, channels);
-    }
-    while (pixel < pixel_end) {
-      const int64_t n = smaller(pixel_end - pixel, plane - pixel % plane);
-      const Storage* piece = from + pixel / plane * c.dest.image + pixel % plane;
-      transpose_spilling(to, plan.grad_pitch, piece, c.dest.channel, channels, n);
-      to += n * plan.grad_pitch;
-      pixel += n;
-    }
+  Storage* filters_at(const FilterBlock& filters) const {
+    return grad_weight + filters.group * c.weight_group + filters.channel * c.weight_dest;
   }
 
   // Adds up one block of filters over one slab of pixels.
   void accumulate(const FilterBlock& filters, int64_t slab, C* scratch, C* sums) const {
-    constexpr int64_t width = kTileColumns<C>;
-    const int64_t slab_begin = slab * plan.slab_pixels, slab_end = smaller(slab_begin + plan.slab_pixels, c.pixels());
-    const int64_t channels = filters.channel_end - filters.channel, depth = filters.k_end - filters.k;
-    const int64_t rows = c.nhwc ? channels : depth, columns = c.nhwc ? depth : channels;
-    C* grads = scratch + plan.source_size;
-    for (int64_t pixel = slab_begin; pixel < slab_end; pixel += plan.pixel_block) {
-      const Block block{pixel, smaller(pixel + plan.pixel_block, slab_end), filters.k, filters.k_end};
-      const C* source = scratch;
-      int64_t source_pitch = plan.source_pitch;
-      if (plan.in_place) {
-        source_pitch = c.source.column;
-        source = reinterpret_cast<const C*>(input) + pixel * source_pitch;
-        source += filters.group * c.source_channels + filters.k;
-      } else if (c.nhwc) {
-        pack_rows(c, input, filters.group, block, scratch, source_pitch);
+    const int64_t begin = slab * plan.slab_pixels, end = smaller(begin + plan.slab_pixels, c.pixels());
+    const int64_t plane = c.h.count * c.w.count;
+    for (int64_t pixel = begin, n = 0; pixel < end; pixel += n) {
+      n = smaller(plan.run, end - pixel);
+      if (plan.rows_in_place) n = smaller(n, plane - pixel % plane);
+      const Block block{pixel, pixel + n, filters.k, filters.k_end};
+      if (c.nhwc) {
+        add_pixels(filters, block, scratch, pixel > begin, sums);
       } else {
-        pack_lines(c, input, filters.group, block, scratch, source_pitch);
-      }
-      pack_grad_output(filters, pixel, block.pixel_end, grads);
-      const C* a = c.nhwc ? grads : source;
-      const C* b = c.nhwc ? source : grads;
-      TileCall<C> call{block.pixel_end - pixel, a,   c.nhwc ? plan.grad_pitch : source_pitch, b,
-                       c.nhwc ? source_pitch : plan.grad_pitch, sums, plan.sums_pitch, pixel > slab_begin};
-      for (int64_t j = 0; j < columns; j += width) {
-        call.b = b + j;
-        for (int64_t i = 0; i < rows; i += kTileRows) {
-          call.a = a + i * call.a_stride;
-          call.out = sums + i * plan.sums_pitch + j;
-          multiply_tile(smaller(kTileRows, rows - i), smaller(width, columns - j), call);
-        }
+        add_lines(filters, block, scratch, pixel > begin, sums);
       }
     }
   }
@@ -143,9 +63,9 @@ struct GradWeight {
 
   // Writes one block of filters. `sums` are those of the first slab.
   void finish(const FilterBlock& filters, const C* sums) const {
-    Storage* out = grad_weight + filters.group * c.weight_group + filters.channel * c.weight_dest;
+    Storage* out = filters_at(filters);
     const int64_t channels = filters.channel_end - filters.channel;
-    if (c.nhwc) {
+    if (plan.filter_rows) {
       for (int64_t j = 0; j < channels; ++j) finish_row(filters, sums + j * plan.sums_pitch, out + j * c.weight_dest);
     } else {
       for (int64_t j = 0; j < channels; j += kLanes<C>) {
@@ -155,7 +75,75 @@ struct GradWeight {
   }
 
  private:
-  // nhwc: one filter, depth index (tap, source channel).
+  // nhwc
+  void add_pixels(const FilterBlock& filters, const Block& block, C* scratch, bool accumulate, C* sums) const {
+    constexpr int64_t width = kTileColumns<C>;
+    const int64_t channels = filters.channel_end - filters.channel, depth = block.k_end - block.k;
+    const int64_t n = block.pixel_end - block.pixel;
+    const Storage* grads = grad_output + filters.group * c.dest_channels + filters.channel;
+    grads += block.pixel * c.dest.column;
+    const Storage* source = input + block.pixel * c.source.column + filters.group * c.source_channels + block.k;
+    C* columns = scratch + plan.rows_size;
+    OuterTile<C> tile{n, nullptr, kTileRows, columns, plan.column_pitch, nullptr, plan.sums_pitch, accumulate};
+    const C* rows = scratch;
+    int64_t row_panel = plan.row_pitch;
+    if (plan.in_place) {
+      rows = reinterpret_cast<const C*>(grads);
+      row_panel = kTileRows;
+      tile.a_step = c.dest.column;
+      tile.b = reinterpret_cast<const C*>(source);
+    } else {
+      copy_panels<kTileRows>(grads, c.dest.column, channels, n, scratch, row_panel);
+      if (plan.panels) {
+        copy_panels<width>(source, c.source.column, depth, n, columns, plan.column_panel);
+      } else {
+        pack_rows(c, input, filters.group, block, columns, plan.column_pitch);
+      }
+    }
+    for (int64_t j = 0; j < depth; j += width, tile.b += plan.column_panel) {
+      tile.a = rows;
+      for (int64_t i = 0; i < channels; i += kTileRows, tile.a += row_panel) {
+        tile.sums = sums + i * plan.sums_pitch + j;
+        multiply_pixels(smaller(kTileRows, channels - i), smaller(width, depth - j), tile);
+      }
+    }
+  }
+
+  // nchw
+  void add_lines(const FilterBlock& filters, const Block& block, C* scratch, bool accumulate, C* sums) const {
+    constexpr int64_t width = kTileColumns<C>;
+    const int64_t channels = filters.channel_end - filters.channel, depth = block.k_end - block.k;
+    const int64_t plane = c.h.count * c.w.count, first = filters.group * c.dest_channels + filters.channel;
+    const Planes<Storage> grads{grad_output + first * c.dest.channel, c.dest.image, c.dest.channel, plane};
+    // The source where every pixel keeps its place.
+    const Planes<Storage> source{input + (filters.group * c.source_channels + block.k) * c.source.channel,
+                                 c.source.image, c.source.channel, plane};
+    const Planes<Storage>& across = plan.filter_rows ? source : grads;
+    const Planes<Storage>& along = plan.filter_rows ? grads : source;
+    const int64_t rows = plan.filter_rows ? channels : depth, columns = plan.filter_rows ? depth : channels;
+    C* panels = scratch + plan.rows_size;
+    transpose_lines<width>(across, columns, block.pixel, block.pixel_end, panels, plan.column_panel);
+    int64_t n = block.pixel_end - block.pixel;
+    TileCall<C> call{n, nullptr, plan.row_pitch, panels, plan.column_pitch, nullptr, plan.sums_pitch, accumulate};
+    const C* lines = scratch;
+    if (plan.rows_in_place) {
+      lines = reinterpret_cast<const C*>(along.piece(block.pixel, block.pixel_end, &n));
+      call.a_stride = along.channel;
+    } else if (plan.filter_rows) {
+      copy_lines(along, rows, block.pixel, block.pixel_end, scratch, plan.row_pitch);
+    } else {
+      pack_lines(c, input, filters.group, block, scratch, plan.row_pitch);
+    }
+    for (int64_t j = 0; j < columns; j += width, call.b += plan.column_panel) {
+      call.a = lines;
+      for (int64_t i = 0; i < rows; i += kTileRows, call.a += kTileRows * call.a_stride) {
+        call.out = sums + i * plan.sums_pitch + j;
+        multiply_tile(smaller(kTileRows, rows - i), smaller(width, columns - j), call);
+      }
+    }
+  }
+
+  // One filter, depth index (tap, source channel).
   void finish_row(const FilterBlock& filters, const C* sums, Storage* out) const {
     constexpr int64_t lanes = kLanes<C>;
     for (int64_t k = filters.k; k < filters.k_end;) {
@@ -176,7 +164,7 @@ struct GradWeight {
     }
   }
 
-  // nchw: a vector of filters, depth index (source channel, tap).
+  // A vector of filters, depth index (source channel, tap).
   void finish_columns(const FilterBlock& filters, int64_t channels, const C* sums, Storage* out) const {
     constexpr int64_t lanes = kLanes<C>;
     const int64_t taps = c.taps();
@@ -225,8 +213,9 @@ int32_t grad_weight(const Correlation& c, const void* input, const void* grad_ou
         const int64_t index = task % plan.blocks;
         const FilterBlock filters = work.filter_block(index);
         C* sums = plan.slabs > 1 ? shared + task * plan.sums_size : scratch + plan.thread_size - plan.sums_size;
+        if (plan.sums_in_place) sums = reinterpret_cast<C*>(work.filters_at(filters)) + filters.k;
         work.accumulate(filters, task / plan.blocks, scratch, sums);
-        if (plan.slabs == 1) work.finish(filters, sums);
+        if (plan.slabs == 1 && !plan.sums_in_place) work.finish(filters, sums);
       }
     }
   });
