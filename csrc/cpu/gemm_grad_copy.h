@@ -8,6 +8,12 @@ namespace spatialconv {
 namespace SPATIALCONV_ISA {
 namespace gemm {
 
+// Has `n` values on their way to the second-level cache.
+template <class Storage>
+SC_INLINE void fetch(const Storage* from, int64_t n) {
+  for (int64_t i = 0; i < n; i += 64 / sizeof(Storage)) __builtin_prefetch(from + i, 0, 2);
+}
+
 // Planes of `size` pixels, of channels one after the other; pixels count on from image to image.
 template <class Storage>
 struct Planes {

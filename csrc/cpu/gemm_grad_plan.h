@@ -25,6 +25,7 @@ struct GradPlan {
   bool panels;         // columns are copied into panels, else (nhwc) into rows of pixels
   bool in_place;       // nhwc: both factors are read where they lie
   bool rows_in_place;  // nchw: runs end where planes end, and rows are read where they lie
+  bool ahead;          // nhwc: the next run is fetched while one is multiplied
   bool sums_in_place;  // the gradient itself holds the sums
   int64_t depth_block, depth_blocks, channel_block, channel_blocks, blocks;
   int64_t slabs, slab_pixels;
@@ -39,19 +40,25 @@ struct GradPlan {
     constexpr int64_t lanes = kLanes<C>, width = kTileColumns<C>, line = 64 / sizeof(C);
     const bool same = std::is_same_v<Storage, C>, identity = c.h.identity() && c.w.identity();
     const int64_t plane = c.h.count * c.w.count;
-    filter_rows = c.nhwc || (identity && c.dest_channels >= smaller(c.source_channels, kManyFilters));
+    filter_rows = c.nhwc ? !identity || c.source_channels >= smaller(c.dest_channels, kFewChannels)
+                         : identity && c.dest_channels >= smaller(c.source_channels, kManyFilters);
     split(c, threads);
     const int64_t rows = filter_rows ? channel_block : depth_block, columns = filter_rows ? depth_block : channel_block;
     const int64_t pixel_bytes = (c.source.column + c.dest.column) * int64_t(sizeof(C));
-    in_place = c.nhwc && same && identity && pixel_bytes <= kFewBytes && c.source_channels % lanes == 0;
+    in_place = c.nhwc && same && identity && pixel_bytes <= kFewBytes &&
+               (filter_rows ? c.source_channels : c.dest_channels) % lanes == 0;
     panels = !in_place && (!c.nhwc || identity);
     rows_in_place = !c.nhwc && same && (identity || filter_rows) && plane >= kShortestRun &&
                     plane * int64_t(sizeof(C)) % 2048 != 0;
+    const int64_t run_bytes = (rows + columns) * int64_t(sizeof(C));
+    ahead = c.nhwc && identity && run_bytes * kShortestRun <= kAheadBytes;
+    const int64_t longest =
+        ahead ? clamped(kAheadBytes / 2 / run_bytes / line * line, kShortestRun, kLongestRun) : kLongestRun;
     const int64_t whole = rows_in_place ? smaller(plane, slab_pixels) : slab_pixels;
-    run = smaller(round_up(ceil_div(whole, ceil_div(whole, kLongestRun)), line), round_up(whole, lanes));
-    if (in_place) run = smaller(run, kShortestRun);
+    run = smaller(round_up(ceil_div(whole, larger(1, ceil_div(whole, longest))), line), round_up(whole, lanes));
+    if (in_place) run = smaller(run, kInPlaceBytes / pixel_bytes);
     row_pitch = c.nhwc ? run * kTileRows + line : packed_pitch<C>(run);
-    column_pitch = in_place ? c.source.column : panels ? width : packed_pitch<C>(columns);
+    column_pitch = in_place ? (filter_rows ? c.source : c.dest).column : panels ? width : packed_pitch<C>(columns);
     column_panel = panels ? run * width + line : width;
     rows_size = in_place || rows_in_place ? 0 : (c.nhwc ? ceil_div(rows, kTileRows) : rows) * row_pitch + line;
     columns_size = in_place ? 0 : (panels ? ceil_div(columns, width) * column_panel : run * column_pitch) + line;
@@ -65,7 +72,8 @@ struct GradPlan {
   }
 
  private:
-  static constexpr int64_t kBlock = 512, kManyFilters = 160, kLongestRun = 400, kShortestRun = 128, kFewBytes = 192;
+  static constexpr int64_t kBlock = 512, kManyFilters = 160, kFewChannels = 64, kLongestRun = 400, kShortestRun = 128, kFewBytes = 768;
+  static constexpr int64_t kAheadBytes = 256 << 10, kInPlaceBytes = 24 << 10;
 
   void split(const Correlation& c, int64_t threads) {
     const int64_t depth = c.depth(), pixels = c.pixels();

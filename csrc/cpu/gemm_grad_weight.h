@@ -82,29 +82,40 @@ struct GradWeight {
     const int64_t n = block.pixel_end - block.pixel;
     const Storage* grads = grad_output + filters.group * c.dest_channels + filters.channel;
     grads += block.pixel * c.dest.column;
+    // Where every pixel keeps its place.
     const Storage* source = input + block.pixel * c.source.column + filters.group * c.source_channels + block.k;
-    C* columns = scratch + plan.rows_size;
-    OuterTile<C> tile{n, nullptr, kTileRows, columns, plan.column_pitch, nullptr, plan.sums_pitch, accumulate};
-    const C* rows = scratch;
+    const int64_t rows = plan.filter_rows ? channels : depth, columns = plan.filter_rows ? depth : channels;
+    C* column_panels = scratch + plan.rows_size;
+    OuterTile<C> tile{n, scratch, kTileRows, column_panels, plan.column_pitch, nullptr, plan.sums_pitch, accumulate};
+    const C* row_panels = scratch;
     int64_t row_panel = plan.row_pitch;
     if (plan.in_place) {
-      rows = reinterpret_cast<const C*>(grads);
+      row_panels = reinterpret_cast<const C*>(plan.filter_rows ? grads : source);
       row_panel = kTileRows;
-      tile.a_step = c.dest.column;
-      tile.b = reinterpret_cast<const C*>(source);
-    } else {
+      tile.a_step = plan.filter_rows ? c.dest.column : c.source.column;
+      tile.b = reinterpret_cast<const C*>(plan.filter_rows ? source : grads);
+    } else if (!plan.panels) {
       copy_panels<kTileRows>(grads, c.dest.column, channels, n, scratch, row_panel);
-      if (plan.panels) {
-        copy_panels<width>(source, c.source.column, depth, n, columns, plan.column_panel);
-      } else {
-        pack_rows(c, input, filters.group, block, columns, plan.column_pitch);
-      }
+      pack_rows(c, input, filters.group, block, column_panels, plan.column_pitch);
+    } else if (plan.filter_rows) {
+      copy_panels<kTileRows>(grads, c.dest.column, channels, n, scratch, row_panel);
+      copy_panels<width>(source, c.source.column, depth, n, column_panels, plan.column_panel);
+    } else {
+      copy_panels<kTileRows>(source, c.source.column, depth, n, scratch, row_panel);
+      copy_panels<width>(grads, c.dest.column, channels, n, column_panels, plan.column_panel);
     }
-    for (int64_t j = 0; j < depth; j += width, tile.b += plan.column_panel) {
-      tile.a = rows;
-      for (int64_t i = 0; i < channels; i += kTileRows, tile.a += row_panel) {
+    const int64_t tiles = ceil_div(columns, width) * ceil_div(rows, kTileRows);
+    const int64_t next = plan.ahead ? smaller(plan.run, c.pixels() - block.pixel_end) : 0;
+    int64_t done = 0, fetched = 0;
+    for (int64_t j = 0; j < columns; j += width, tile.b += plan.column_panel) {
+      tile.a = row_panels;
+      for (int64_t i = 0; i < rows; i += kTileRows, tile.a += row_panel) {
+        for (const int64_t until = next * ++done / tiles; fetched < until; ++fetched) {
+          fetch(source + (n + fetched) * c.source.column, depth);
+          fetch(grads + (n + fetched) * c.dest.column, channels);
+        }
         tile.sums = sums + i * plan.sums_pitch + j;
-        multiply_pixels(smaller(kTileRows, channels - i), smaller(width, depth - j), tile);
+        multiply_pixels(smaller(kTileRows, rows - i), smaller(width, columns - j), tile);
       }
     }
   }
