@@ -39,6 +39,10 @@ _CONV = """
     n1 ic17 ih1 iw19 oc33                                          # 1x1, one row
     n2 ic32 ih4 iw4 oc16                                           # 1x1, whole tiles
     n1 ic64 ih7 iw7 oc48                                           # 1x1, many channels
+    n2 ic17 ih21 iw20 oc24                                         # 1x1, planes of two runs of pixels
+    n3 ic40 ih12 iw12 oc10                                         # 1x1, planes of one run
+    n1 ic130 ih13 iw13 oc70                                        # 1x1, wide pixels in two runs
+    n1 ic9 ih3 iw3 oc520                                           # 1x1, filters of two blocks
     n2 ic6 ih9 iw8 oc5 sh2 sw2                                     # 1x1 with stride
     n1 ic4 ih7 iw5 oc3 ph1 pw2                                     # 1x1 with padding
     n11 ic24 ih1 iw1 oc37                                          # 1x1 on images of one pixel

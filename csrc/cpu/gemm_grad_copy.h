@@ -8,11 +8,19 @@ namespace spatialconv {
 namespace SPATIALCONV_ISA {
 namespace gemm {
 
-// Has `n` values on their way to the second-level cache.
+// Runs of memory, `count` of them of `length` values, to be had in the second-level cache before they are wanted.
 template <class Storage>
-SC_INLINE void fetch(const Storage* from, int64_t n) {
-  for (int64_t i = 0; i < n; i += 64 / sizeof(Storage)) __builtin_prefetch(from + i, 0, 2);
-}
+struct Ahead {
+  const Storage* from;
+  int64_t step, count, length;
+
+  // Asks for one of `parts` equal parts.
+  void fetch(int64_t part, int64_t parts) const {
+    for (int64_t run = count * part / parts; run < count * (part + 1) / parts; ++run) {
+      for (int64_t i = 0; i < length; i += 64 / sizeof(Storage)) __builtin_prefetch(from + run * step + i, 0, 2);
+    }
+  }
+};
 
 // Planes of `size` pixels, of channels one after the other; pixels count on from image to image.
 template <class Storage>

@@ -1,10 +1,9 @@
-// The weight gradient is a product over all output pixels: sums (+)= rows x columns over one run of pixels after the
-// other, where `rows` is the factor whose values a tile broadcasts and `columns` the one it reads in vectors.
-//   nhwc:                  sums[oc][depth], rows: grad_output [pixel][oc],  columns: source [pixel][depth]
-//   nchw, filters as rows: sums[oc][depth], rows: grad_output [oc][pixel],  columns: source, transposed
-//   nchw otherwise:        sums[depth][oc], rows: source lines [depth][pixel], columns: grad_output, transposed
-// For each run both factors are copied into panels as wide as a tile, which lie in the second-level cache: one panel of
-// columns stays in the first while all rows pass it. Lines whose pixels are one run of memory are rows as they lie.
+// The weight gradient is a product over all output pixels: sums += rows x columns, over one run of pixels after the
+// other. `rows` is the factor whose values a tile broadcasts, `columns` the one it reads in vectors. Either can be
+// grad_output where every pixel keeps its place; then the factor with fewer channels is the one that is dearer to copy.
+//   nhwc: rows and columns are copied into panels [pixel][channels of a tile], or read as they lie
+//   nchw: rows are lines of pixels, as they lie where a run is one run of memory; columns are transposed into panels
+// One panel of columns stays in the first-level cache while all rows pass it from the second.
 #pragma once
 #include <cstdint>
 
@@ -25,7 +24,7 @@ struct GradPlan {
   bool panels;         // columns are copied into panels, else (nhwc) into rows of pixels
   bool in_place;       // nhwc: both factors are read where they lie
   bool rows_in_place;  // nchw: runs end where planes end, and rows are read where they lie
-  bool ahead;          // nhwc: the next run is fetched while one is multiplied
+  bool ahead;          // the next run, which lies behind this one, is fetched while this one is multiplied
   bool sums_in_place;  // the gradient itself holds the sums
   int64_t depth_block, depth_blocks, channel_block, channel_blocks, blocks;
   int64_t slabs, slab_pixels;
@@ -51,12 +50,13 @@ struct GradPlan {
     rows_in_place = !c.nhwc && same && (identity || filter_rows) && plane >= kShortestRun &&
                     plane * int64_t(sizeof(C)) % 2048 != 0;
     const int64_t run_bytes = (rows + columns) * int64_t(sizeof(C));
-    ahead = c.nhwc && identity && run_bytes * kShortestRun <= kAheadBytes;
+    const bool fits_ahead = c.nhwc && identity && run_bytes * kShortestRun <= kAheadBytes;
     const int64_t longest =
-        ahead ? clamped(kAheadBytes / 2 / run_bytes / line * line, kShortestRun, kLongestRun) : kLongestRun;
+        fits_ahead ? clamped(kAheadBytes / 2 / run_bytes / line * line, kShortestRun, kLongestRun) : kLongestRun;
     const int64_t whole = rows_in_place ? smaller(plane, slab_pixels) : slab_pixels;
     run = smaller(round_up(ceil_div(whole, larger(1, ceil_div(whole, longest))), line), round_up(whole, lanes));
     if (in_place) run = smaller(run, kInPlaceBytes / pixel_bytes);
+    ahead = fits_ahead || (identity && rows_in_place && run >= plane);
     row_pitch = c.nhwc ? run * kTileRows + line : packed_pitch<C>(run);
     column_pitch = in_place ? (filter_rows ? c.source : c.dest).column : panels ? width : packed_pitch<C>(columns);
     column_panel = panels ? run * width + line : width;
@@ -72,8 +72,12 @@ struct GradPlan {
   }
 
  private:
-  static constexpr int64_t kBlock = 512, kManyFilters = 160, kFewChannels = 64, kLongestRun = 400, kShortestRun = 128, kFewBytes = 768;
-  static constexpr int64_t kAheadBytes = 256 << 10, kInPlaceBytes = 24 << 10;
+  static constexpr int64_t kBlock = 512;                             // of the depth, and of filters
+  static constexpr int64_t kShortestRun = 128, kLongestRun = 400;    // pixels
+  static constexpr int64_t kAheadBytes = 256 << 10;                  // of two runs, in the second-level cache
+  static constexpr int64_t kFewBytes = 768, kInPlaceBytes = 24 << 10;  // of a pixel, of a run in the first-level cache
+  // With so many filters, or channels, sums [depth][oc] cost more to write out than the dearer copies.
+  static constexpr int64_t kManyFilters = 160, kFewChannels = 64;
 
   void split(const Correlation& c, int64_t threads) {
     const int64_t depth = c.depth(), pixels = c.pixels();

@@ -104,16 +104,16 @@ struct GradWeight {
       copy_panels<kTileRows>(source, c.source.column, depth, n, scratch, row_panel);
       copy_panels<width>(grads, c.dest.column, channels, n, column_panels, plan.column_panel);
     }
-    const int64_t tiles = ceil_div(columns, width) * ceil_div(rows, kTileRows);
     const int64_t next = plan.ahead ? smaller(plan.run, c.pixels() - block.pixel_end) : 0;
-    int64_t done = 0, fetched = 0;
+    const Ahead<Storage> next_source{source + n * c.source.column, c.source.column, next, depth};
+    const Ahead<Storage> next_grads{grads + n * c.dest.column, c.dest.column, next, channels};
+    const int64_t tiles = ceil_div(columns, width) * ceil_div(rows, kTileRows);
+    int64_t done = 0;
     for (int64_t j = 0; j < columns; j += width, tile.b += plan.column_panel) {
       tile.a = row_panels;
       for (int64_t i = 0; i < rows; i += kTileRows, tile.a += row_panel) {
-        for (const int64_t until = next * ++done / tiles; fetched < until; ++fetched) {
-          fetch(source + (n + fetched) * c.source.column, depth);
-          fetch(grads + (n + fetched) * c.dest.column, channels);
-        }
+        next_source.fetch(done, tiles);
+        next_grads.fetch(done++, tiles);
         tile.sums = sums + i * plan.sums_pitch + j;
         multiply_pixels(smaller(kTileRows, rows - i), smaller(width, columns - j), tile);
       }
@@ -145,9 +145,20 @@ struct GradWeight {
     } else {
       pack_lines(c, input, filters.group, block, scratch, plan.row_pitch);
     }
+    Ahead<Storage> next_row{nullptr, along.channel, 0, 0}, next_column{nullptr, across.channel, 0, 0};
+    if (plan.ahead && block.pixel_end < c.pixels()) {
+      next_row.from = along.piece(block.pixel_end, c.pixels(), &next_row.length);
+      next_row.count = rows;
+      next_column.from = across.piece(block.pixel_end, c.pixels(), &next_column.length);
+      next_column.count = columns;
+    }
+    const int64_t tiles = ceil_div(columns, width) * ceil_div(rows, kTileRows);
+    int64_t done = 0;
     for (int64_t j = 0; j < columns; j += width, call.b += plan.column_panel) {
       call.a = lines;
       for (int64_t i = 0; i < rows; i += kTileRows, call.a += kTileRows * call.a_stride) {
+        next_row.fetch(done, tiles);
+        next_column.fetch(done++, tiles);
         call.out = sums + i * plan.sums_pitch + j;
         multiply_tile(smaller(kTileRows, rows - i), smaller(width, columns - j), call);
       }
