@@ -408,3 +408,39 @@ def test_the_worst_rows_stand_first(tmp_path, tiny):
     ratios = [float(line.split()[0]) for line in lines[1:-1]]
     assert len(ratios) == 6 and ratios == sorted(ratios)
     assert "planted" in lines[-1]
+
+
+def test_prepacked_rows_time_layers_on_transformed_weights(tiny, monkeypatch):
+    """The weight is transformed before anything is timed, once a copy; the key tells the rows apart."""
+    packed = []
+    kernel = dispatch.kernel("extension:gemm")
+    whole = type(kernel).packed_weight
+    monkeypatch.setattr(
+        type(kernel), "packed_weight", lambda *arguments: packed.append(arguments[3]) or whole(*arguments)
+    )
+    found = settings(tiny, backends=("extension:gemm",), passes=("forward",), filter="oc8 ", prepacked=True)
+    works = runner.plan(found)
+    row = runner.Bench(found, LIMITS).row(works[0])
+    assert row["status"] == "ok" and works[0].key.endswith(" prepacked")
+    assert packed and len({weight.data_ptr() for weight in packed}) == len(packed)
+    plain = runner.plan(replace(found, prepacked=False))
+    assert [work.key + " prepacked" for work in plain] == [work.key for work in works]
+
+
+def test_the_precision_asked_for_is_in_force(tmp_path, tiny):
+    from typer.testing import CliRunner
+
+    from spatialconv.cli import app
+
+    before = torch.backends.mkldnn.conv.fp32_precision
+    path = tmp_path / "found.json"
+    words = f"bench --suite {tiny} --backend reference --pass forward --layout nchw --budget 0 --json {path}".split()
+    try:
+        for precision in ("tf32", "ieee"):
+            ran = CliRunner().invoke(app, [*words, "--precision", precision])
+            assert ran.exit_code == 0, ran.output
+            assert results.load(path)["head"]["precision"] == precision
+        ran = CliRunner().invoke(app, [*words, "--precision", "tf23"])
+        assert ran.exit_code == 2 and "tf23" in ran.output
+    finally:
+        torch.backends.mkldnn.conv.fp32_precision = before

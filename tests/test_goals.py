@@ -43,11 +43,22 @@ def shown(renderable: object) -> str:
 def test_every_goal_is_of_a_class_that_a_suite_has():
     layers = [layer for name in suites.names() for layer in suites.load(name)]
     known = {suites.kind(layer.problem, layer.transposed) for layer in layers} | {"narrow", "max pool indices"}
+    known |= {f"3x3 s1{word}" for word in (" tf32", " prepacked", " tf32 prepacked")}
     found = goals.parse_goals(goals.FILE.read_text())
     assert {kind for kind, *_ in found} <= known
     assert all(goal.ratio >= 1 for goal in found.values())
     for kind, pass_name, batch, _ in found:
         assert batch == "any" or {(kind, pass_name, one, "nhwc") for one in ("n1", "n8")} <= set(found)
+
+
+def test_what_runs_otherwise_is_a_class_of_its_own():
+    problem = "conv2d n8 ic64 ih56 iw56 oc64 kh3 kw3 ph1 pw1 f32 nhwc cpu"
+    changes = ({}, {"precision": "tf32"}, {"prepacked": True}, {"precision": "tf32", "prepacked": True})
+    rows = [row(1.0, problem=problem, **change) for change in changes]
+    assert [goals.class_of(made).removeprefix("3x3 s1") for made in rows] == [
+        "", " tf32", " prepacked", " tf32 prepacked",
+    ]  # fmt: skip
+    assert len({goals.goal_of(made) for made in rows}) == 4
 
 
 @pytest.mark.parametrize(

@@ -56,10 +56,15 @@ def _goals() -> dict[tuple[str, str, str, str], Goal]:
 
 
 def class_of(row: dict) -> str:
-    """The class of a row. Layers of the narrow suite, chosen to be awkward, are a class of their own."""
+    """The class of a row. Layers of the narrow suite, chosen to be awkward, are a class of their own, and so are
+    prepacked layers and those that tf32 has another kernel for."""
     if set(row["suites"]) == {"narrow"}:
         return "narrow"
     kind = suites.kind(parse(row["layer"]), row["transposed"])
+    if kind == "3x3 s1" and row.get("precision") == "tf32":
+        kind += " tf32"
+    if row.get("prepacked"):
+        kind += " prepacked"
     return f"{kind} indices" if " indices" in row["problem"] else kind
 
 

@@ -32,15 +32,47 @@ class PeerUnavailable(RuntimeError):
     """A peer cannot run a cell; the message says why."""
 
 
-def ours(cell: Cell, request: str) -> Call:
-    """Our side of a cell: the public function forward, the chosen kernel's plan backward."""
+def ours(cell: Cell, request: str, prepacked: bool = False) -> Call:
+    """Our side of a cell: the public function forward, with ``prepacked`` the layer of a convolution after nn.prepack;
+    the chosen kernel's plan backward."""
     problem = cell.problem
+    if prepacked and prepacks(cell):
+        return _prepacked(problem, request)
     if cell.pass_name != "forward":
         return dispatch.choose(problem, request).plan
     from .. import functional
 
     activation = {"activation": problem.activation} if _activation(problem) else {}
     return _forward(cell, functional, backend=request, **activation)
+
+
+def prepacks(cell: Cell) -> bool:
+    """Whether nn.prepack does anything for a cell."""
+    return cell.problem.op == "conv2d" and not cell.transposed
+
+
+def _prepacked(problem: Conv2dProblem, request: str) -> Call:
+    """A call that transforms each weight where it first meets it."""
+    from .. import nn
+
+    layers: dict[int, nn.Conv2d] = {}
+
+    def call(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        layer = layers.get(id(weight))
+        if layer is None:
+            stride, padding, dilation = _conv_geometry(problem)
+            layer = nn.Conv2d(
+                problem.ic, problem.oc, (problem.kh, problem.kw), stride, padding, dilation, problem.g,
+                bias is not None, activation=problem.activation, backend=request,
+            )  # fmt: skip
+            layer.weight = torch.nn.Parameter(weight)
+            layer.bias = None if bias is None else torch.nn.Parameter(bias)
+            layers[id(weight)] = nn.prepack(layer.eval())
+            # The first call transforms the weight.
+            layer(input)
+        return layer(input)
+
+    return call
 
 
 def torch_call(cell: Cell) -> Call:

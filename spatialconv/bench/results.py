@@ -55,6 +55,7 @@ def _version() -> str:
 def row_key(problem: str, request: str, peers: Iterable[str], settings: dict, transposed: bool = False) -> str:
     """What makes a measurement the same one as another: the problem, who ran it against whom, and how."""
     how = " ".join(f"{name}={settings[name]}" for name in ("threads", "cache", "clock"))
+    how += " prepacked" if settings.get("prepacked") else ""
     return " | ".join([f"{problem}{' transposed' if transposed else ''}", request, "+".join(sorted(peers)), how])
 
 

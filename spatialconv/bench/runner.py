@@ -22,7 +22,8 @@ OTHER_LAYOUT = {"nchw": "nhwc", "nhwc": "nchw"}
 
 @dataclass(frozen=True)
 class Settings:
-    """What is measured and how. ``batch`` None is the suite's own; ``budget`` is in seconds a cell."""
+    """What is measured and how. ``batch`` None is the suite's own; ``budget`` is in seconds a cell; ``prepacked``: our
+    forward convolutions are layers after nn.prepack."""
 
     suites: tuple[str, ...] = ("resnet50",)
     backends: tuple[str, ...] = ()
@@ -37,6 +38,7 @@ class Settings:
     cache: str = "rotate"
     clock: str = "wall"
     indices: bool = False
+    prepacked: bool = False
     filter: str = ""
     seed: int = 0
 
@@ -146,6 +148,7 @@ class Bench:
             return row | {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
         row |= {"kernel": choice.kernel.full_name, "tier": choice.kernel.tier, "precision": choice.context.precision}
         row |= {"isa": choice.context.isa, "tuned": choice.tuned}
+        row["prepacked"] = settings.prepacked and peers.prepacks(work.cell)
         try:
             row |= self._measure(work, choice)
             return (
@@ -159,12 +162,16 @@ class Bench:
         cell, settings, problem = work.cell, self.settings, work.cell.problem
         given = self._given(problem)
         right = self._right(problem, given)
-        call = peers.ours(cell, work.request)
+        call = peers.ours(cell, work.request, settings.prepacked)
         with torch.no_grad():
             verdict = gate.judge(problem, call(*given), right, choice.kernel.tier)
         if not verdict.passed:
             return {"status": "wrong", "reason": verdict.reason, "error": verdict.error}
         rotation = timing.Rotation(given, settings.cache)
+        if settings.prepacked and peers.prepacks(cell):
+            with torch.no_grad():
+                for copy in rotation.copies:
+                    call(*copy)
         with ExitStack() as stack:
             stack.enter_context(cudnn_search(settings.device))
             variants: dict[str, timing.Variant] = {"ours": self._local(call, rotation)}

@@ -51,6 +51,10 @@ def bench(
     clock: str = typer.Option("auto", help="wall, cpu, or auto: CPU time with one thread, else wall time."),
     filter: str = typer.Option("", help="Only problems whose printed form or class contains this."),
     indices: bool = typer.Option(False, help="Max pooling returns indices forward, as training needs them."),
+    prepacked: bool = typer.Option(False, help="Our forward convolutions are layers after nn.prepack."),
+    precision: str = typer.Option(
+        "none", help="Torch's switch for float32 convolutions, which both sides obey: none, ieee, tf32 or bf16."
+    ),
     resume: bool = typer.Option(False, help="Keep what the JSON file has; else it is replaced."),
     compare: Path | None = typer.Option(None, help="An older result file; marks what surely became slower or faster."),
 ) -> None:
@@ -63,6 +67,7 @@ def bench(
         (cache, timing.CACHE_STATES, "--cache"),
         (clock, timing.CLOCKS, "--clock"),
         (device, ("cpu", "cuda"), "--device"),
+        (precision, ("none", "ieee", "tf32", "bf16"), "--precision"),
         *((one, peers.NAMES, "--peer") for one in peer),
         *((one, ("f32", "f64", "bf16", "f16"), "--dtype") for one in dtype),
     ):
@@ -72,6 +77,9 @@ def bench(
         raise typer.BadParameter("this torch sees no CUDA device", param_hint="--device")
     if threads:
         torch.set_num_threads(threads)
+    if precision != "none":
+        library = torch.backends.cudnn if device == "cuda" else torch.backends.mkldnn
+        library.conv.fp32_precision = precision
     try:
         settings = runner.Settings(
             suites=tuple(suite),
@@ -86,6 +94,7 @@ def bench(
             cache=cache,
             clock=timing.pick_clock(clock, torch.get_num_threads(), device),
             indices=indices,
+            prepacked=prepacked,
             filter=filter,
         )
         works = runner.plan(settings)
