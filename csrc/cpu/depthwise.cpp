@@ -1,6 +1,7 @@
 // Depthwise convolution (one input channel per group): the table of its three passes, in either layout.
 #include "depthwise_grad_weight_nchw.h"
 #include "depthwise_grad_weight_nhwc.h"
+#include "depthwise_large.h"
 #include "depthwise_nchw.h"
 #include "depthwise_nhwc.h"
 #include "kernel.h"
@@ -15,26 +16,33 @@ bool channels_last(const Conv2d& p) { return p.x_stride[1] == 1 && p.y_stride[1]
 template <class Storage>
 int32_t run_forward(const void* problem, const Buffers& buffers) {
   const Conv2d& p = conv(problem);
-  return channels_last(p) ? depthwise_forward_nhwc<Storage>(p, buffers) : depthwise_forward_nchw<Storage>(p, buffers);
+  if (!channels_last(p)) return depthwise_forward_nchw<Storage>(p, buffers);
+  if (!suits_large(p)) return depthwise_forward_nhwc<Storage>(p, buffers);
+  return depthwise_large(p, LargeSum::forward(p), buffers, static_cast<const Storage*>(buffers.x),
+                         static_cast<Storage*>(buffers.y), static_cast<const Storage*>(buffers.aux), p.activation);
 }
 template <class Storage>
 int64_t forward_workspace(const void* problem, int64_t threads) {
   const Conv2d& p = conv(problem);
-  if (channels_last(p)) return depthwise_nhwc_workspace<Storage>(p, threads);
-  return depthwise_forward_nchw_workspace<Storage>(p, threads);
+  if (!channels_last(p)) return depthwise_forward_nchw_workspace<Storage>(p, threads);
+  if (!suits_large(p)) return depthwise_nhwc_workspace<Storage>(p, threads);
+  return depthwise_large_workspace<Storage>(p, LargeSum::forward(p), threads);
 }
 
 template <class Storage>
 int32_t run_grad_input(const void* problem, const Buffers& buffers) {
   const Conv2d& p = conv(problem);
-  return channels_last(p) ? depthwise_grad_input_nhwc<Storage>(p, buffers)
-                          : depthwise_grad_input_nchw<Storage>(p, buffers);
+  if (!channels_last(p)) return depthwise_grad_input_nchw<Storage>(p, buffers);
+  if (!suits_large(p)) return depthwise_grad_input_nhwc<Storage>(p, buffers);
+  return depthwise_large<Storage>(p, LargeSum::grad_input(p), buffers, static_cast<const Storage*>(buffers.y),
+                                  static_cast<Storage*>(buffers.x), nullptr, Activation::none);
 }
 template <class Storage>
 int64_t grad_input_workspace(const void* problem, int64_t threads) {
   const Conv2d& p = conv(problem);
-  if (channels_last(p)) return depthwise_nhwc_workspace<Storage>(p, threads);
-  return depthwise_grad_input_nchw_workspace<Storage>(p, threads);
+  if (!channels_last(p)) return depthwise_grad_input_nchw_workspace<Storage>(p, threads);
+  if (!suits_large(p)) return depthwise_nhwc_workspace<Storage>(p, threads);
+  return depthwise_large_workspace<Storage>(p, LargeSum::grad_input(p), threads);
 }
 
 template <class Storage>
