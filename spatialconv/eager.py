@@ -19,6 +19,7 @@ from .problem import Conv2dProblem, Problem
 _MEMO_LIMIT = 4096
 _C = torch._C
 _EXACT = frozenset((Tensor, torch.nn.Parameter))
+_SINGLE = frozenset((int, str, type(None)))
 _compiling = torch.compiler.is_compiling
 _profiling = torch.autograd._profiler_enabled
 _dispatch_modes = _C._len_torch_dispatch_stack
@@ -100,14 +101,13 @@ def _on_one_gpu(input, *others) -> bool:
     return device.type == "cuda" and all(other is None or other.device == device for other in others)
 
 
-def exact(*values) -> bool:
+def exact(values: tuple) -> bool:
     """Whether each is an integer, a word, None or a pair of integers; for a dict, 1, True and 1.0 are one key."""
     for value in values:
         kind = type(value)
-        if kind is tuple:
-            if len(value) != 2 or type(value[0]) is not int or type(value[1]) is not int:
-                return False
-        elif kind is not int and kind is not str and value is not None:
+        if kind not in _SINGLE and (
+            kind is not tuple or len(value) != 2 or type(value[0]) is not int or type(value[1]) is not int
+        ):
             return False
     return True
 
@@ -118,11 +118,6 @@ def are_flags(values: tuple) -> bool:
         if type(value) is not bool:
             return False
     return True
-
-
-def surroundings(input) -> tuple:
-    """What beside the arguments decides which plan of a pooling runs."""
-    return local.request, get_threads(), deterministic(), None if input.is_cpu else gpu(input)
 
 
 def conv_surroundings(input) -> tuple:

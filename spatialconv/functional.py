@@ -28,7 +28,6 @@ from .eager import (
     gpu,
     recall,
     remember,
-    surroundings,
 )
 from .errors import argument_error
 from .ops import OPS, arguments
@@ -76,7 +75,7 @@ def conv2d(
         TypeError, RuntimeError: as torch does, before any kernel runs. ValueError: unknown backend or activation.
         BackendUnavailableError, UnsupportedProblemError: the request cannot be met.
     """
-    if eager(input, weight, bias) and exact(stride, padding, dilation, activation) and type(groups) is int:
+    if eager(input, weight, bias) and exact((stride, padding, dilation, activation)) and type(groups) is int:
         record = _grad() and (input.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad))
         if record and activation is not None:
             arguments.check_activation("conv2d", activation, input)
@@ -204,7 +203,7 @@ def conv_transpose2d(
         )
         return unbatched.squeeze(0)
     options = (stride, padding, output_padding, groups, dilation)
-    if eager(input, weight, bias) and not input.is_complex() and exact(*options):
+    if eager(input, weight, bias) and not input.is_complex() and exact(options):
         key = (
             name, input.shape, input.stride(), weight.shape, weight.stride(), input.dtype, weight.dtype,
             None if bias is None else (bias.shape, bias.dtype), options, backend, conv_surroundings(input),
@@ -333,11 +332,14 @@ def adaptive_avg_pool2d(input: Tensor, output_size, *, backend: str | None = Non
 
 def _max_pool2d(op: str, input, given: tuple, flags: tuple, return_indices: bool, backend: str | None):
     """Both max poolings; ``given`` and ``flags`` are the caller's arguments that say which windows."""
-    if eager(input) and exact(*given) and are_flags(flags):
+    if eager(input) and exact(given) and are_flags(flags):
         record = _grad() and input.requires_grad
         indices = bool(return_indices or record)
         positions = bool(return_indices), indices
-        key = (op, input.shape, input.stride(), input.dtype, given, flags, positions, backend, surroundings(input))
+        key = (
+            op, input.shape, input.stride(), input.dtype, given, flags, positions, backend,
+            local.request, get_threads(), deterministic(), None if input.is_cpu else gpu(input),
+        )  # fmt: skip
         entry = recall(key)
         if entry is None and input.dim() == 4:
             windows = _max_windows(op, input, given, flags)
@@ -370,8 +372,11 @@ def _keeps_offsets(input: Tensor, windows: tuple) -> bool:
 
 def _avg_pool2d(op: str, input, given: tuple, flags: tuple, backend: str | None) -> Tensor:
     """Both average poolings; ``given`` and ``flags`` are the caller's arguments that say which windows and divisor."""
-    if eager(input) and exact(*given) and are_flags(flags):
-        key = (op, input.shape, input.stride(), input.dtype, given, flags, backend, surroundings(input))
+    if eager(input) and exact(given) and are_flags(flags):
+        key = (
+            op, input.shape, input.stride(), input.dtype, given, flags, backend,
+            local.request, get_threads(), deterministic(), None if input.is_cpu else gpu(input),
+        )  # fmt: skip
         entry = recall(key)
         if entry is None and input.dim() == 4 and not input.is_complex():
             kernel, step, edge, ceil, include_pad, divisor, size = _avg_windows(op, input, given, flags)

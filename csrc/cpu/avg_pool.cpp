@@ -34,6 +34,8 @@ SC_INLINE vec<compute_t<Storage>> sum_run(const Storage* p, int64_t n) {
   return (a + b) + (c + d);
 }
 
+bool is_single_column(const Pool2d& p) { return p.ow == 1 && p.x_stride[3] == 1; }
+
 // One output column, nchw: the rows of a window are long runs, one single run when it spans the plane's width.
 template <class Storage>
 int32_t avg_pool_single_column(const Pool2d& p, const Buffers& buffers) {
@@ -71,15 +73,17 @@ int32_t avg_pool_single_column(const Pool2d& p, const Buffers& buffers) {
 template <class Storage>
 int32_t run_avg_pool(const void* problem, const Buffers& buffers) {
   const Pool2d p = pool(problem);
-  if (p.ow == 1 && p.x_stride[3] == 1) return avg_pool_single_column<Storage>(p, buffers);
+  if (is_single_column(p)) return avg_pool_single_column<Storage>(p, buffers);
   if (suits_pairs(p)) return pool_pairs<Reduce::sum, Storage>(p, buffers);
   if (suits_pixels(p)) return pool_pixels<Reduce::sum, Storage>(p, buffers);
   return pool_by_rows<Reduce::sum, Storage>(p, buffers);
 }
 template <class Storage>
 int64_t avg_pool_workspace(const void* problem, int64_t threads) {
-  if (suits_pixels(pool(problem))) return pool_pixels_workspace<Storage>(pool(problem), threads);
-  return pool_by_rows_workspace<Reduce::sum, Storage>(pool(problem), threads);
+  const Pool2d p = pool(problem);
+  if (is_single_column(p) || suits_pairs(p)) return 0;
+  if (suits_pixels(p)) return pool_pixels_workspace<Storage>(p, threads);
+  return pool_by_rows_workspace<Reduce::sum, Storage>(p, threads);
 }
 
 template <class Storage>

@@ -54,7 +54,7 @@ template <class Storage>
 int32_t run_max_pool(const void* problem, const Buffers& buffers) {
   const Pool2d& p = pool(problem);
   const bool by_pixels = suits_pixels(p);
-  if (buffers.aux == nullptr) {
+  if (p.indices == 0) {
     if (suits_pairs(p)) return pool_pairs<Reduce::max, Storage>(p, buffers);
     return by_pixels ? pool_pixels<Reduce::max, Storage>(p, buffers) : pool_by_rows<Reduce::max, Storage>(p, buffers);
   }
@@ -65,9 +65,12 @@ int32_t run_max_pool(const void* problem, const Buffers& buffers) {
 
 template <class Storage>
 int64_t max_pool_workspace(const void* problem, int64_t threads) {
-  if (suits_pixels(pool(problem))) return pool_pixels_workspace<Storage>(pool(problem), threads);
-  return larger(pool_by_rows_workspace<Reduce::max, Storage>(pool(problem), threads),
-                pool_by_rows_workspace<Reduce::max_index, Storage>(pool(problem), threads));
+  const Pool2d& p = pool(problem);
+  const bool indices = p.indices != 0;
+  if (indices ? !lanes_hold_index<Storage>(p) : suits_pairs(p)) return 0;
+  if (suits_pixels(p)) return pool_pixels_workspace<Storage>(p, threads);
+  return indices ? pool_by_rows_workspace<Reduce::max_index, Storage>(p, threads)
+                 : pool_by_rows_workspace<Reduce::max, Storage>(p, threads);
 }
 
 template <class Storage>

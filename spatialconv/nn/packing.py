@@ -93,7 +93,7 @@ class PackedConv2d:
             padding = (0, 0)
             input = F.pad(input, layer._reversed_padding_repeated_twice, mode=layer.padding_mode)
         geometry = (layer.stride, padding, layer.dilation, layer.groups)
-        if not exact(*geometry):
+        if not exact(geometry):
             return None
         key = (
             input.shape, input.stride(), input.dtype, input.device, geometry,

@@ -115,7 +115,6 @@ class ExtensionKernel(Kernel):
         """``run(problem address, x, w, y, aux, packed)`` with the workspace allocated per call: calls may overlap."""
         call, handle = loader.load().run, self.handle(problem, context)
         workspace_bytes, thread_count = self.workspace_bytes(problem, context), context.threads
-        empty, byte = torch.empty, torch.uint8
 
         if workspace_bytes == 0:
 
@@ -129,7 +128,7 @@ class ExtensionKernel(Kernel):
         large = allocation.large(workspace_bytes)
 
         def run_with_workspace(address, x, w, y, aux, packed):
-            workspace = empty(workspace_bytes, dtype=byte)
+            workspace = torch.empty(workspace_bytes, dtype=torch.uint8)
             if large:
                 allocation.on_large_pages(workspace)
             code = call(handle, address, x, w, y, aux, workspace.data_ptr(), thread_count, packed)
@@ -256,25 +255,44 @@ class PoolKernel(ExtensionKernel):
         return pool_struct(problem)
 
     def plan(self, problem: Problem, context: Context) -> Plan:
-        struct, run = pool_struct(problem), self.runner(problem, context)
-        return getattr(self, f"_{problem.op}")(problem, run, struct, ctypes.addressof(struct))
+        struct = pool_struct(problem)
+        address = ctypes.addressof(struct)
+        if problem.op in ("max_pool2d", "avg_pool2d"):
+            return self._forward(problem, context, struct, address)
+        return getattr(self, f"_{problem.op}")(problem, self.runner(problem, context), struct, address)
 
-    def _max_pool2d(self, problem, run, struct, address) -> Plan:
-        shape, layout = problem.output_shape, problem.layout
-        allocate = allocation.allocator(shape, layout, DTYPES[problem.dtype])
-        allocate_indices = allocation.allocator(shape, layout, torch.int64)
+    def _forward(self, problem, context, struct, address) -> Plan:
+        shape, layout, nchw = problem.output_shape, problem.layout, problem.layout == "nchw"
+        steps = dense_strides(shape, layout)
+        is_max, with_indices = problem.op == "max_pool2d", problem.indices
+        call, handle, thread_count = loader.load().run, self.handle(problem, context), context.threads
+        workspace_bytes = self.workspace_bytes(problem, context)
+        large_output = allocation.large(prod(shape) * problem.itemsize)
+        large_indices = with_indices and allocation.large(prod(shape) * torch.int64.itemsize)
+        large_workspace = allocation.large(workspace_bytes)
 
-        def max_pool2d(input: Tensor, _keep=struct) -> tuple[Tensor, Tensor | None]:
-            input = in_layout(input, layout)
-            values = allocate(input)
-            if not problem.indices:
-                run(address, input.data_ptr(), 0, values.data_ptr(), 0, 0)
-                return values, None
-            indices = allocate_indices(input)
-            run(address, input.data_ptr(), 0, values.data_ptr(), indices.data_ptr(), 0)
-            return values, indices
+        # in_layout, allocate and run stand here in full, as in conv2d.
+        def pool2d(input: Tensor, _keep=struct) -> Tensor | tuple[Tensor, Tensor | None]:
+            if not (input.is_contiguous() if nchw else input.is_contiguous(memory_format=_CHANNELS_LAST)):
+                input = dense(input, layout)
+            output = input.new_empty_strided(shape, steps)
+            indices = input.new_empty_strided(shape, steps, dtype=torch.int64) if with_indices else None
+            workspace = torch.empty(workspace_bytes, dtype=torch.uint8) if workspace_bytes else None
+            if large_output:
+                allocation.on_large_pages(output)
+            if large_indices:
+                allocation.on_large_pages(indices)
+            if large_workspace:
+                allocation.on_large_pages(workspace)
+            code = call(
+                handle, address, input.data_ptr(), 0, output.data_ptr(), 0 if indices is None else indices.data_ptr(),
+                0 if workspace is None else workspace.data_ptr(), thread_count, 0,
+            )  # fmt: skip
+            if code:
+                threads.check(code)
+            return (output, indices) if is_max else output
 
-        return max_pool2d
+        return pool2d
 
     def _max_pool2d_scatter(self, problem, run, struct, address) -> Plan:
         shape, layout = problem.input_shape, problem.layout
@@ -299,18 +317,6 @@ class PoolKernel(ExtensionKernel):
             return output
 
         return max_pool2d_gather
-
-    def _avg_pool2d(self, problem, run, struct, address) -> Plan:
-        shape, layout = problem.output_shape, problem.layout
-        allocate = allocation.allocator(shape, layout, DTYPES[problem.dtype])
-
-        def avg_pool2d(input: Tensor, _keep=struct) -> Tensor:
-            input = in_layout(input, layout)
-            output = allocate(input)
-            run(address, input.data_ptr(), 0, output.data_ptr(), 0, 0)
-            return output
-
-        return avg_pool2d
 
     def _avg_pool2d_grad_input(self, problem, run, struct, address) -> Plan:
         shape, layout = problem.input_shape, problem.layout

@@ -9,7 +9,7 @@ __all__ = ["Conv2d", "Pool2d", "conv2d_struct", "pool2d_struct"]
 
 _Strides = ctypes.c_int64 * 4
 _CONV2D = "n g ic ih iw oc oh ow kh kw sh sw ph pw dh dw activation".split()
-_POOL2D = "n c ih iw oh ow kh kw sh sw ph pw dh dw adaptive include_pad divisor offsets".split()
+_POOL2D = "n c ih iw oh ow kh kw sh sw ph pw dh dw adaptive include_pad divisor indices offsets".split()
 
 
 class Conv2d(ctypes.Structure):
