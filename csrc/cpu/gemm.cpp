@@ -2,6 +2,7 @@
 #include "kernel.h"
 
 #include "gemm_correlate.h"
+#include "gemm_grad_band.h"
 #include "gemm_grad_weight.h"
 
 namespace spatialconv {
@@ -58,12 +59,15 @@ int64_t grad_input_workspace(const void* problem, int64_t threads) {
 
 template <class Storage>
 int32_t run_grad_weight(const void* problem, const Buffers& b) {
-  return grad_weight<Storage>(forward_correlation(as_conv(problem)), b.x, b.y, b.w, b.workspace, b.threads);
+  const Correlation c = forward_correlation(as_conv(problem));
+  const auto run = suits_grad_bands<Storage>(c) ? grad_bands<Storage> : grad_weight<Storage>;
+  return run(c, b.x, b.y, b.w, b.workspace, b.threads);
 }
 
 template <class Storage>
 int64_t weight_workspace(const void* problem, int64_t threads) {
-  return grad_weight_workspace<Storage>(forward_correlation(as_conv(problem)), threads);
+  const Correlation c = forward_correlation(as_conv(problem));
+  return (suits_grad_bands<Storage>(c) ? grad_bands_workspace<Storage> : grad_weight_workspace<Storage>)(c, threads);
 }
 
 template <class Storage>
