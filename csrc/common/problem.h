@@ -20,9 +20,9 @@ struct Conv2d {
 };
 
 // One window per output position. With `adaptive` the window is [floor(o*i/out), ceil((o+1)*i/out)) and the kernel,
-// stride, padding and dilation fields are ignored. `divisor` 0 means none given. With `indices`, a max pooling also tells
-// where the maxima stand. With `offsets`, where a maximum stands is a uint8, tap row * kw + tap column of its window, in
-// place of an int64 index into the plane; a tap outside the input stands for nothing.
+// stride, padding and dilation fields are ignored. `divisor` 0 means none given. With `indices`, a max pooling also
+// tells where the maxima stand. With `offsets`, where a maximum stands is a uint8, tap row * kw + tap column of its
+// window, in place of an int64 index into the plane; a tap outside the input stands for nothing.
 struct Pool2d {
   int64_t n, c, ih, iw, oh, ow, kh, kw, sh, sw, ph, pw, dh, dw;
   int64_t adaptive, include_pad, divisor;

@@ -110,7 +110,9 @@ class LargeBand {
       for (int64_t kw = 0; kw < p_.kw; ++kw, to += kL) {
         const int64_t h = sum_.turned ? p_.kh - 1 - kh : kh, c = sum_.turned ? p_.kw - 1 - kw : kw;
         const Storage* from = w + h * p_.w_stride[2] + c * p_.w_stride[3];
-        for (int64_t lane = 0; lane < kL; ++lane) to[lane] = lane < channels ? widen(from[lane * p_.w_stride[0]]) : C(0);
+        for (int64_t lane = 0; lane < kL; ++lane) {
+          to[lane] = lane < channels ? widen(from[lane * p_.w_stride[0]]) : C(0);
+        }
       }
     }
   }
@@ -177,7 +179,9 @@ int32_t depthwise_large(const Conv2d& p, const LargeSum& sum, const Buffers& buf
       const int64_t n = task % p.n, band = task / p.n % plan.bands, vector = task / p.n / plan.bands;
       const int64_t channel = vector * kLanes<C>, channels = smaller(kLanes<C>, p.ic - channel);
       const int64_t first = band * plan.band, last = smaller(first + plan.band, sum.h);
-      if (vector != held) work.stage_weights(static_cast<const Storage*>(buffers.w) + channel * p.w_stride[0], channels);
+      if (vector != held) {
+        work.stage_weights(static_cast<const Storage*>(buffers.w) + channel * p.w_stride[0], channels);
+      }
       held = vector;
       work.stage_plane(source + n * sum.source_stride[0] + channel, channels, first, last);
       const vec<C> added = bias == nullptr ? zero<C>() : load_n(bias + channel, channels);

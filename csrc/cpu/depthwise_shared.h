@@ -28,19 +28,6 @@ struct SharedPlane {
   int64_t out_pitch;
 };
 
-// Keeps the compiler from moving a value's computation past this point; left alone it sinks chains of FMAs into the
-// conditional stores and spills.
-template <class V>
-SC_INLINE void pin(V& v) {
-#if defined(__AVX512F__)
-  asm volatile("" : "+v"(v));
-#elif defined(__x86_64__) && SC_VECTOR_BYTES < 64
-  asm volatile("" : "+x"(v));
-#else
-  (void)v;
-#endif
-}
-
 // One staged row, which is row i of those that the block reads, for the output rows first <= r < last of the block.
 template <class C, int kVectors, int first, int last>
 SC_INLINE void share_row(const C* row, const C* weights, int64_t i, int64_t kw,

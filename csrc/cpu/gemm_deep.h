@@ -1,7 +1,7 @@
 // Deep products: where the depth is so long that a block of whole source columns would be a few pixels wide, and all
-// filters be read anew for every few pixels, the depth is cut too, and a block's sums are added up in memory. After Goto
-// and van de Geijn: kDeepBlock of a panel of filters stay in the first-level cache, the packed block of source values in
-// the second. A tile whose pixels all miss the image in a block's taps, as with wide dilation, is left out.
+// filters be read anew for every few pixels, the depth is cut too, and a block's sums are added up in memory. After
+// Goto and van de Geijn: kDeepBlock of a panel of filters stay in the first-level cache, the packed block of source
+// values in the second. A tile whose pixels all miss the image in a block's taps, as with wide dilation, is left out.
 #pragma once
 #include <cstdint>
 

@@ -16,8 +16,8 @@ namespace gemm {
 
 constexpr int64_t kGridBytes = 192 << 10;  // of staged planes, in the second-level cache
 
-// out[i][j] = sum over k < depth of a[i * a_stride + k] * b[offsets[k] + j], in the order of k, and finished where that is
-// asked for.
+// out[i][j] = sum over k < depth of a[i * a_stride + k] * b[offsets[k] + j], in the order of k, and finished where that
+// is asked for.
 template <class Compute>
 struct GridCall {
   int64_t depth;

@@ -35,7 +35,8 @@ void multiply(const Storage* const (&filters)[kFilters], const Storage* const (&
     SC_UNROLL for (int p = 0; p < kPixels; ++p) x[p] = load(pixels[p] + k);
     SC_UNROLL for (int f = 0; f < kFilters; ++f) {
       vec<C> w = load(filters[f] + k);
-      if constexpr (kPixels > 1) asm volatile("" : "+x"(w));
+      // Kept in a register; left alone it is loaded again for every pixel.
+      if constexpr (kPixels > 1) pin(w);
       SC_UNROLL for (int p = 0; p < kPixels; ++p) sum[p * kFilters + f] = fma(w, x[p], sum[p * kFilters + f]);
     }
   }
@@ -143,7 +144,8 @@ int32_t conv2d(const void* problem, const Buffers& buffers) {
   const Conv2d& p = *static_cast<const Conv2d*>(problem);
   const InnerProducts<Storage> products(p, buffers);
   const int64_t work = kFilterBlock * (p.ic / p.g) * p.n * p.oh * p.ow;
-  return parallel_for(p.g * products.blocks_per_group(), grain_for(work, buffers.threads), [&](int64_t begin, int64_t end) {
+  const int64_t grain = grain_for(work, buffers.threads);
+  return parallel_for(p.g * products.blocks_per_group(), grain, [&](int64_t begin, int64_t end) {
     for (int64_t block = begin; block < end; ++block) products.run(block);
   });
 }

@@ -441,6 +441,19 @@ SC_INLINE V fma(V a, V b, V c) {
 #endif
 }
 
+// Keeps the compiler from moving a value's computation past this point; left alone it sinks chains of FMAs into the
+// conditional stores and spills.
+template <class V>
+SC_INLINE void pin(V& v) {
+#if defined(__AVX512F__)
+  asm volatile("" : "+v"(v));
+#elif defined(__x86_64__) && SC_VECTOR_BYTES < 64
+  asm volatile("" : "+x"(v));
+#else
+  (void)v;
+#endif
+}
+
 // fma(a, b, c) in the lanes first <= i < last, c elsewhere: for products with what is not there, which must not be
 // formed where the other factor may be infinite.
 template <class Compute>
