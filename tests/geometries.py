@@ -106,7 +106,7 @@ _CONV = """
     n2 ic3 ih14 iw13 oc3 kh13 kw13 ph6 pw6 g3                      # depthwise, a large kernel
     n1 ic2 ih6 iw7 oc2 kh9 kw11 ph4 pw5 g2                         # depthwise, a kernel larger than the image
     n2 ic11 ih9 iw10 oc11 kh8 kw9 ph7 pw6 dh2 g11                  # depthwise, a large kernel, even, with dilation
-    n1 ic2 ih24 iw600 oc2 kh9 kw9 ph4 pw4 g2                       # depthwise, a large kernel, an image of several bands
+    n1 ic2 ih24 iw600 oc2 kh9 kw9 ph4 pw4 g2                       # depthwise, a large kernel, several bands
     n1 ic3 ih12 iw10 oc9 kh3 kw3 ph1 pw1 g3                        # depthwise, 3 outputs a channel
     n1 ic17 ih6 iw7 oc34 kh3 kw3 sh2 sw1 ph1 pw1 g17               # depthwise, 2 outputs a channel, unequal stride
     n1 ic4 ih12 iw13 oc8 kh3 kw3 ph2 pw2 dh2 dw2 g4                # depthwise, dilation
