@@ -17,7 +17,7 @@ LAYERS = (
     ("problem", "activations"),
     ("threads",),
     ("backends.base",),
-    ("backends.empty",),
+    ("backends.empty", "backends.allocation"),
     ("backends.reference", "backends.extension", "backends.numba", "backends.triton"),
     ("backends",),
     ("tuned",),
