@@ -51,8 +51,8 @@ struct LargePlan {
   }
 };
 
-// Taps of a block of outputs: rows [row, row_end) and columns [column, column_end) of the filter, whose first one is at
-// `weights`, and reads `source` for the first output.
+// A rectangle of taps for a block of neighbouring outputs: the first tap is at `weights` and reads `source` for the
+// first output.
 template <class C>
 struct LargeBlock {
   const C *source, *weights;
