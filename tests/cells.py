@@ -8,7 +8,7 @@ tensors (``test_kernels.py``), CUDA kernels on their CPU twins (``emulated/``) a
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -22,6 +22,7 @@ from spatialconv import dispatch
 from spatialconv.backends.base import DTYPES, Context, Plan
 from spatialconv.backends.empty import empty_plan
 from spatialconv.problem import Conv2dProblem, Problem, parse
+from spatialconv.shapes import dense, dense_strides
 
 SEED = 20
 FLOATS = ("f32", "f64", "bf16", "f16")
@@ -190,6 +191,42 @@ def comes_out_exact(cell: Cell, data: str) -> bool:
     return data == "integers" and dispatch.kernel(cell.kernel).integer_exact and not rounds
 
 
+def launched(cell: Cell, accumulate: bool = False) -> Plan | None:
+    """A plan that runs the kernel's launch, where it has one; with ``accumulate`` it takes the tensor to add onto too,
+    and returns it. Max pooling's gives no indices."""
+    problem, kernel, context = cell.problem, dispatch.kernel(cell.kernel), cell.context()
+    if problem.empty or problem.op not in ("conv2d", "max_pool2d", "avg_pool2d"):
+        return None
+    problem = problem.replace(indices=False) if problem.op == "max_pool2d" else problem
+    weight = torch.zeros(problem.weight_shape) if problem.op == "conv2d" else None
+    if kernel.launch(problem, context, weight, accumulate=accumulate) is None:
+        return None
+
+    def plan(input, weight=None, bias=None, onto=None):
+        launch = kernel.launch(problem, context, weight, accumulate=accumulate)
+        output = onto
+        if output is None:
+            output = input.new_empty_strided(problem.output_shape, dense_strides(problem.output_shape, problem.layout))
+        workspace = torch.empty(launch.workspace_bytes, dtype=torch.uint8)
+        weight = 0 if launch.weight is None else launch.weight.data_ptr()
+        assert not launch.call(
+            *launch.before, input.data_ptr(), weight, output.data_ptr(), 0 if bias is None else bias.data_ptr(),
+            workspace.data_ptr() if launch.workspace_bytes else 0, *launch.after,
+        )  # fmt: skip
+        return output
+
+    return plan
+
+
+def as_launched(cell: Cell, operands: tuple) -> Iterator[torch.Tensor | None]:
+    """Operands as a launch takes them: dense in the problem's layout, the weight in any."""
+    for position, operand in enumerate(operands):
+        if operand is None or operand.dim() != 4 or position > 0:
+            yield operand
+        else:
+            yield dense(operand, cell.problem.layout)
+
+
 def check_cell(
     cell: Cell, monkeypatch: pytest.MonkeyPatch, device: str = "cpu", thread_counts: tuple[int, ...] = (1, 2)
 ) -> None:
@@ -216,5 +253,8 @@ def check_cell(
                 check(problem, again, right, cell.tier, exact)
             else:
                 assert identical(answer, again), f"another result at the next run, with {threads} threads"
+        if device == "cpu" and (plan := launched(cell)) is not None:
+            again = run_guarded(monkeypatch, plan, tuple(as_launched(cell, operands)))
+            assert identical(result, again), "another result on raw addresses"
         for operand, copy in zip(operands, before, strict=True):
             assert copy is None or torch.equal(bits(operand), bits(copy)), "an operand was written to"

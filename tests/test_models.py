@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spatialconv.nn import conversion_report, convert, prepack
+from spatialconv.nn import conversion_report, convert, freeze, prepack
 
 
 def conv_norm(channels: int, outputs: int, size: int, **options) -> nn.Sequential:
@@ -182,6 +182,19 @@ def test_prepacked_model(name):
     prepack(model)
     for _ in range(2):
         assert torch.equal(model(input), expected)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", MODELS)
+@torch.no_grad()
+def test_frozen_model(name, layout):
+    plain, input = build(name, training=False)
+    exact = plain(input)
+    error = (plain.float()(input.float()) - exact).norm()
+    frozen = freeze(plain.to(memory_format=LAYOUTS[layout]))
+    input = input.float().contiguous(memory_format=LAYOUTS[layout])
+    for _ in range(3):
+        assert (frozen(input) - exact).norm() <= 4 * error
 
 
 def test_training_follows_torch():

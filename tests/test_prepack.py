@@ -52,9 +52,12 @@ class FlippingKernel(Kernel):
 def kernel(monkeypatch) -> FlippingKernel:
     made = FlippingKernel()
 
-    def choose(problem, request, index=None):
+    def choose(problem, request, context=None, index=None):
         chosen = dispatch.choose(problem, request)
-        return Choice(problem, chosen.context, made, chosen.plan, ())
+        if made.refusals(problem, context):
+            return chosen
+        plan = chosen.plan if context is None else made.plan(problem, context)
+        return Choice(problem, context or chosen.context, made, plan, ())
 
     monkeypatch.setattr(packing, "choose", choose)
     return made

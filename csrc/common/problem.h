@@ -16,6 +16,7 @@ enum class Activation : int64_t { none = 0, relu = 1, relu6 = 2, hardswish = 3, 
 struct Conv2d {
   int64_t n, g, ic, ih, iw, oc, oh, ow, kh, kw, sh, sw, ph, pw, dh, dw;
   Activation activation;  // read by kernels that apply it, none for the others
+  int64_t accumulate;     // forward: y = activation(what y holds + the sums); read by gemm, 0 for the others
   int64_t x_stride[4], w_stride[4], y_stride[4];
 };
 

@@ -95,6 +95,7 @@ struct Correlating {
       if (direct && (dense || at.w + count <= c.w.count)) {
         call.out = reinterpret_cast<C*>(dest) + channel + (dense ? pixel * c.dest.column : dest_offset(c, at));
         call.out_stride = c.w.spacing * c.dest.column;
+        call.accumulate = c.accumulate;
         call.finish = finish.needed() ? &finish : nullptr;
         multiply_tile(count, columns, call);
         at.move(c, count);
@@ -102,6 +103,7 @@ struct Correlating {
       }
       call.out = sums;
       call.out_stride = width;
+      call.accumulate = false;
       call.finish = nullptr;
       multiply_tile(count, columns, call);
       at.move(c, count);
@@ -124,12 +126,14 @@ struct Correlating {
       if (direct && columns % kLanes<C> == 0 && at + columns <= plane) {
         call.out = reinterpret_cast<C*>(dest) + pixel / plane * c.dest.image + channel * c.dest.channel + at;
         call.out_stride = c.dest.channel;
+        call.accumulate = c.accumulate;
         call.finish = finish.needed() ? &finish : nullptr;
         multiply_tile(rows, columns, call);
         continue;
       }
       call.out = sums;
       call.out_stride = width;
+      call.accumulate = false;
       call.finish = nullptr;
       multiply_tile(rows, columns, call);
       store_lines(c, dest + channel * c.dest.channel, added, pixel, rows, columns, sums);

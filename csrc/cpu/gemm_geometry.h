@@ -46,6 +46,7 @@ struct Correlation {
   ImageStrides source, dest;
   int64_t weight_group, weight_dest, weight_source, weight_h, weight_w;
   Activation activation = Activation::none;
+  bool accumulate = false;  // onto what dest holds, before the activation
 
   int64_t taps() const { return h.taps * w.taps; }
   int64_t depth() const { return taps() * source_channels; }
@@ -94,6 +95,7 @@ inline Correlation forward_correlation(const Conv2d& p) {
   c.weight_h = p.w_stride[2];
   c.weight_w = p.w_stride[3];
   c.activation = p.activation;
+  c.accumulate = p.accumulate != 0;
   flatten(c);
   return c;
 }

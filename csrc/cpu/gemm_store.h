@@ -1,4 +1,4 @@
-// Finished sums to their places: bias, activation, rounding, and the grid's spacing.
+// Finished sums to their places: bias, what they are added to, activation, rounding, and the grid's spacing.
 #pragma once
 #include <cstdint>
 
@@ -25,6 +25,7 @@ void store_rows(const Correlation& c, Storage* dest, const Storage* bias, int64_
     for (int64_t j = 0; j < columns; j += lanes) {
       vec<C> value = load(sums + j);
       if (bias != nullptr) value += added[j / lanes];
+      if (c.accumulate) value += load_n(out + j, columns - j);
       activate<C>(c.activation, value);
       store_n(out + j, value, columns - j);
     }
@@ -51,6 +52,7 @@ void store_lines(const Correlation& c, Storage* dest, const Storage* bias, int64
         for (int64_t j = 0; j < n; j += lanes) {
           vec<C> value = load_n(line + j, n - j);
           if (bias != nullptr) value += broadcast(added);
+          if (c.accumulate) value += load_n(out + j, n - j);
           activate<C>(c.activation, value);
           store_n(out + j, value, n - j);
         }

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -43,6 +44,20 @@ class Context:
 # with 4-D tensors of the problem's shapes, dtype and device and any strides; it returns new tensors that are dense in
 # the problem's layout, a convolution's with its activation applied.
 Plan = Callable[..., object]
+
+
+class Launch(NamedTuple):
+    """A forward plan on raw addresses, for those who keep the memory themselves: ``call(*before, input, weight, output,
+    bias, workspace, *after)`` gives an error code, 0 for none. Operands are dense in the problem's layout; the weight
+    is ``weight``, of which nothing may be freed before the launch is; the bias's and the workspace's addresses may be
+    0 where there are none. With ``kept`` alive, the arguments stay good."""
+
+    call: Callable[..., int]
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    workspace_bytes: int
+    weight: torch.Tensor | None
+    kept: object
 
 
 class Kernel(ABC):
@@ -97,6 +112,18 @@ class Kernel(ABC):
 
     def packed_weight(self, problem: Problem, context: Context, weight: torch.Tensor) -> torch.Tensor | None:
         """The weight as a plan of a prepacked context wants it, or None where this kernel has no such form."""
+        return None
+
+    def accumulates(self, problem: Problem) -> bool:
+        """Whether a launch can add the problem's convolution to what the output's memory holds."""
+        return False
+
+    def launch(
+        self, problem: Problem, context: Context, weight: torch.Tensor | None = None, accumulate: bool = False
+    ) -> Launch | None:
+        """The forward plan of a problem that is not empty, on raw addresses; None where this kernel has no such form.
+        ``weight``: of a convolution, in the form that the context says; ``accumulate``: the convolution is added to
+        what the output's memory holds, before the activation."""
         return None
 
 

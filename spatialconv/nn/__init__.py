@@ -1,6 +1,7 @@
 """torch.nn's convolution and pooling layers on spatialconv, and what turns a whole model to them."""
 
 from .conversion import ConversionReport, ConversionRow, conversion_report, convert
+from .freezing import Frozen, freeze
 from .layers import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, Conv2d, ConvTranspose2d, MaxPool2d
 from .packing import prepack
 
@@ -12,8 +13,10 @@ __all__ = [
     "ConvTranspose2d",
     "ConversionReport",
     "ConversionRow",
+    "Frozen",
     "MaxPool2d",
     "conversion_report",
     "convert",
+    "freeze",
     "prepack",
 ]

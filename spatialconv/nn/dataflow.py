@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import operator
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,7 +60,7 @@ class Dataflow:
     def _collect(self, root: torch.nn.Module, graph: fx.Graph) -> None:
         for node in graph.nodes:
             if node.op == "get_attr":
-                self.read.add(id(_attribute(root, node.target)))
+                self.read.add(id(attribute(root, node.target)))
             if node.op != "call_module":
                 continue
             module = root.get_submodule(node.target)
@@ -69,6 +70,22 @@ class Dataflow:
                 (user,) = node.users
                 if user.op == "call_module" and user.args == (node,) and not user.kwargs:
                     self.after[module] = root.get_submodule(user.target)
+
+
+def _in_place(name: str):
+    function = getattr(operator, name)
+
+    def call(self: fx.Proxy, other: object) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", function, (self, other), {})
+
+    return call
+
+
+class _Value(fx.Proxy):
+    """A symbolic value that keeps ``a += b`` apart from ``a = a + b``, for others may hold ``a``."""
+
+    for _name in ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "iand", "ior", "ixor", "imatmul"):
+        vars()[f"__{_name}__"] = _in_place(_name)
 
 
 class _Tracer(fx.Tracer):
@@ -88,13 +105,24 @@ class _Tracer(fx.Tracer):
                 raise ValueError(f"its forward has an optional argument, {parameter.name}")
         return super().trace(root, concrete_args)
 
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Value(node, self)
+
     def is_leaf_module(self, module: torch.nn.Module, path: str) -> bool:
         return next(module.children(), None) is None or module in self.closed or super().is_leaf_module(module, path)
 
 
-def _attribute(root: torch.nn.Module, target: str) -> object:
+def attribute(root: torch.nn.Module, target: str) -> object:
+    """What a ``get_attr`` node reads."""
     path, _, name = target.rpartition(".")
     return getattr(root.get_submodule(path), name)
+
+
+def traced(model: torch.nn.Module) -> fx.Graph:
+    """The whole model as one graph, whose modules are torch's own and layers. Raises whatever the model's code raises
+    on symbolic values."""
+    with _undisturbed(model):
+        return _Tracer({}).trace(model)
 
 
 @contextmanager

@@ -117,7 +117,7 @@ class Folding:
         name = f"{type(module).__name__} {self.places[module][0]}"
         if module.training:
             return f"{name} is in training mode: call model.eval() first"
-        if any(getattr(module, hooks, None) for hooks in _HOOKS):
+        if hooked(module):
             return f"{name} has hooks"
         if parametrize.is_parametrized(module):
             return f"{name} is parametrized"
@@ -127,6 +127,17 @@ class Folding:
         if any(self.owners[id(tensor)] > 1 or id(tensor) in self.flow.read for tensor in tensors):
             return f"{name} shares a parameter"
         return ""
+
+
+def activation_word(module: torch.nn.Module) -> str | None:
+    """The word for what an activation module computes in eval mode, if a convolution can compute it."""
+    word = _ACTIVATIONS.get(type(module))
+    return None if module.training or hooked(module) or _function(module, Conv2d) else word
+
+
+def hooked(module: torch.nn.Module) -> bool:
+    """Whether something else happens when the module is called."""
+    return any(getattr(module, hooks, None) for hooks in _HOOKS)
 
 
 def _activated(layer: torch.nn.Module) -> str:

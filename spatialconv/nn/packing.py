@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..dispatch import choose, current_context, requested
+from ..dispatch import Choice, choose, current_context, requested
 from ..eager import conv_surroundings, eager, exact
 from ..functional import conv2d
-from ..ops.arguments import conv2d_problem
-from ..shapes import pair
+from ..problem import Conv2dProblem
 from .layers import Conv2d
+from .problems import conv2d_of
 
 _LIMIT = 16
 _Run = Callable[[Tensor, Tensor | None], Tensor]
@@ -117,26 +117,25 @@ def _plan(
     layer: Conv2d, input: Tensor, bias: Tensor | None, geometry: tuple, output: Tensor, state: _State
 ) -> _Run | None:
     """What runs such calls from now on; None where the layer must take its ordinary way."""
-    weight, (stride, padding, dilation, groups) = state.weight, geometry
-    stride, dilation = pair("conv2d", "stride", stride), pair("conv2d", "dilation", dilation)
-    if padding == "same":
-        padding = tuple(step * (size - 1) // 2 for step, size in zip(dilation, weight.shape[2:], strict=True))
-    else:
-        padding = (0, 0) if padding == "valid" else pair("conv2d", "padding", padding)
-    problem = conv2d_problem(
-        "conv2d", input.shape, weight.shape, output.shape, stride, padding, dilation, groups,
-        bias is not None, input, weight, activation=layer.activation,
-    )  # fmt: skip
+    weight, problem = state.weight, conv2d_of(layer, input, output, geometry)
     if problem.empty:
         return None
-    context = replace(current_context(problem.device, input.device.index), prepacked=True)
-    choice = choose(problem, requested(layer.backend), index=input.device.index)
-    kernel, plan = choice.kernel, choice.plan
-    packed = None if kernel.refusals(problem, context) else kernel.packed_weight(problem, context, weight.detach())
+    choice, kept = packed_choice(problem, layer.backend, weight, state.forms, input.device.index)
+    return lambda input, bias: choice.plan(input, kept, bias)
+
+
+def packed_choice(
+    problem: Conv2dProblem, backend: str | None, weight: Tensor, forms: list[Tensor], index: int | None = None
+) -> tuple[Choice, Tensor]:
+    """What runs a problem on a weight that may be transformed once, and the weight as it takes it: transformed and kept
+    in ``forms``, or as it was given where the kernel takes none such. ``index``: of the GPU that the tensors are on."""
+    request = requested(backend)
+    context = replace(current_context(problem.device, index), prepacked=True)
+    choice = choose(problem, request, context)
+    packed = choice.kernel.packed_weight(problem, context, weight.detach())
     if packed is None:
-        return lambda input, bias: plan(input, weight, bias)
-    packed, plan = _store(packed, state.forms), kernel.whole_plan(problem, context)
-    return lambda input, bias: plan(input, packed, bias)
+        return choose(problem, request, index=index), weight
+    return choice, _store(packed, forms)
 
 
 def _store(packed: Tensor, forms: list[Tensor]) -> Tensor:

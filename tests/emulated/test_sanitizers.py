@@ -15,7 +15,8 @@ from emulated import build
 from emulated.test_cells_emulated import collected
 
 from spatialconv import dispatch
-from spatialconv.backends.extension.kernels import conv_structs, pool_struct
+from spatialconv.backends.extension.kernels import conv_structs
+from spatialconv.backends.extension.pooling import pool_struct
 from spatialconv.problem import Conv2dProblem
 
 pytestmark = pytest.mark.full

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from spatialconv import dispatch
 from spatialconv.backends.base import DTYPES
-from spatialconv.backends.extension.kernels import conv_structs, pool_struct
+from spatialconv.backends.extension.kernels import conv_structs
+from spatialconv.backends.extension.pooling import pool_struct
 from spatialconv.problem import Conv2dProblem, Problem
 from spatialconv.shapes import memory_format
 

@@ -28,7 +28,8 @@ from ...problem import CONV_OPS
 from ..base import Backend
 from . import cuda_kernels, loader
 from .inner import InnerKernel
-from .kernels import DepthwiseKernel, DirectKernel, GemmKernel, PoolKernel
+from .kernels import DepthwiseKernel, DirectKernel, GemmKernel
+from .pooling import PoolKernel
 from .winograd import Winograd4Kernel, WinogradKernel
 
 

@@ -20,7 +20,8 @@ from ...shapes import dense_strides
 from ..base import Context, Kernel, Plan, common_refusals
 from . import cuda_loader
 from .cuda_reach import refuse_coordinates, refuse_reach
-from .kernels import WORKSPACE_LIMIT, as_it_lies, conv_structs, in_layout, pool_struct
+from .kernels import WORKSPACE_LIMIT, as_it_lies, conv_structs, in_layout
+from .pooling import pool_struct
 
 # Copies of 16 bytes, which the tensor cores are fed by, need addresses that are a multiple of that.
 _VECTOR_BYTES = 16

@@ -1,4 +1,4 @@
-"""The compiled CPU kernels: which problems each takes, and plans that call them on raw addresses.
+"""The compiled CPU kernels of convolution: which problems each takes, and plans that call them on raw addresses.
 
 Operands that are not dense in the problem's layout are copied into it by name, with ``dense``; a weight is read as it
 lies, contiguous or channels_last.
@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from ... import threads
-from ...problem import ACTIVATIONS, Conv2dProblem, Pool2dProblem, Problem
+from ...problem import ACTIVATIONS, Conv2dProblem, Problem
 from ...shapes import dense, dense_strides
 from .. import allocation
 from ..base import (
     DTYPES,
     Context,
     Kernel,
+    Launch,
     Plan,
     common_refusals,
     refuse_offsets,
@@ -39,25 +40,14 @@ def handles(level: str) -> dict[tuple[str, str, str], int]:
 
 def conv_structs(problem: Conv2dProblem) -> tuple[structs.Conv2d, structs.Conv2d]:
     """The problem for a contiguous and for a channels_last weight."""
-    fields = {name: getattr(problem, name) for name in structs.Conv2d.integers if name != "activation"}
+    fields = {name: getattr(problem, name) for name in structs.Conv2d.integers if hasattr(problem, name)}
+    fields["accumulate"] = 0
     fields["activation"] = 0 if problem.activation is None else 1 + ACTIVATIONS.index(problem.activation)
     x, y = dense_strides(problem.input_shape, problem.layout), dense_strides(problem.output_shape, problem.layout)
     first, second = (
         structs.conv2d_struct(fields, x, dense_strides(problem.weight_shape, order), y) for order in ("nchw", "nhwc")
     )
     return first, second
-
-
-def pool_struct(problem: Pool2dProblem) -> structs.Pool2d:
-    """The problem; adaptive windows of one size and step are written as the ordinary windows that they are."""
-    fields = {name: getattr(problem, name) for name in structs.Pool2d.integers if name != "c"}
-    fields["c"] = problem.ic
-    if problem.adaptive and problem.ih % problem.oh == 0 and problem.iw % problem.ow == 0:
-        height, width = problem.ih // problem.oh, problem.iw // problem.ow
-        fields.update(adaptive=0, kh=height, kw=width, sh=height, sw=width)
-    return structs.pool2d_struct(
-        fields, dense_strides(problem.input_shape, problem.layout), dense_strides(problem.output_shape, problem.layout)
-    )
 
 
 def in_layout(tensor: Tensor, layout: str) -> Tensor:
@@ -137,6 +127,11 @@ class ExtensionKernel(Kernel):
 
         return run_with_workspace
 
+    def launch_at(self, address: int, problem: Problem, context: Context, weight: Tensor | None, kept) -> Launch:
+        """The launch of a problem whose struct is at an address."""
+        before, after = (self.handle(problem, context), address), (context.threads, int(context.prepacked))
+        return Launch(loader.load().run, before, after, self.workspace_bytes(problem, context), weight, kept)
+
 
 class ConvKernel(ExtensionKernel):
     def struct(self, problem: Problem) -> structs.Conv2d:
@@ -213,6 +208,20 @@ class ConvKernel(ExtensionKernel):
 
         return conv2d_grad_weight
 
+    def launch(
+        self, problem: Problem, context: Context, weight: Tensor | None = None, accumulate: bool = False
+    ) -> Launch | None:
+        if problem.op != "conv2d" or problem.activation not in (None, *self.fuses):
+            return None
+        if accumulate and not self.accumulates(problem):
+            return None
+        plain, channels_last = conv_structs(problem)
+        struct = plain
+        if not context.prepacked:
+            weight, struct = as_it_lies(weight, plain, channels_last)
+        struct.accumulate = int(accumulate)
+        return self.launch_at(ctypes.addressof(struct), problem, context, weight, struct)
+
     def packed_weight(self, problem: Problem, context: Context, weight: Tensor) -> Tensor | None:
         module, handle = loader.load(), self.handle(problem, context)
         weight, struct = as_it_lies(weight, *conv_structs(problem))
@@ -240,6 +249,10 @@ class GemmKernel(ConvKernel):
             return None
         return f"below {self.least_flops} flops its preparation does not pay"
 
+    def accumulates(self, problem: Conv2dProblem) -> bool:
+        p = problem
+        return (p.kh, p.kw, p.sh, p.sw, p.ph, p.pw, p.g) == (1, 1, 1, 1, 0, 0, 1)
+
 
 class DepthwiseKernel(ConvKernel):
     fuses = ACTIVATIONS
@@ -248,84 +261,3 @@ class DepthwiseKernel(ConvKernel):
         if problem.depthwise:
             return []
         return [f"needs one input channel a group and several groups, the problem has ic{problem.ic} g{problem.g}"]
-
-
-class PoolKernel(ExtensionKernel):
-    def struct(self, problem: Problem) -> structs.Pool2d:
-        return pool_struct(problem)
-
-    def plan(self, problem: Problem, context: Context) -> Plan:
-        struct = pool_struct(problem)
-        address = ctypes.addressof(struct)
-        if problem.op in ("max_pool2d", "avg_pool2d"):
-            return self._forward(problem, context, struct, address)
-        return getattr(self, f"_{problem.op}")(problem, self.runner(problem, context), struct, address)
-
-    def _forward(self, problem, context, struct, address) -> Plan:
-        shape, layout, nchw = problem.output_shape, problem.layout, problem.layout == "nchw"
-        steps = dense_strides(shape, layout)
-        is_max, with_indices = problem.op == "max_pool2d", problem.indices
-        call, handle, thread_count = loader.load().run, self.handle(problem, context), context.threads
-        workspace_bytes = self.workspace_bytes(problem, context)
-        large_output = allocation.large(prod(shape) * problem.itemsize)
-        large_indices = with_indices and allocation.large(prod(shape) * torch.int64.itemsize)
-        large_workspace = allocation.large(workspace_bytes)
-
-        # in_layout, allocate and run stand here in full, as in conv2d.
-        def pool2d(input: Tensor, _keep=struct) -> Tensor | tuple[Tensor, Tensor | None]:
-            if not (input.is_contiguous() if nchw else input.is_contiguous(memory_format=_CHANNELS_LAST)):
-                input = dense(input, layout)
-            output = input.new_empty_strided(shape, steps)
-            indices = input.new_empty_strided(shape, steps, dtype=torch.int64) if with_indices else None
-            workspace = torch.empty(workspace_bytes, dtype=torch.uint8) if workspace_bytes else None
-            if large_output:
-                allocation.on_large_pages(output)
-            if large_indices:
-                allocation.on_large_pages(indices)
-            if large_workspace:
-                allocation.on_large_pages(workspace)
-            code = call(
-                handle, address, input.data_ptr(), 0, output.data_ptr(), 0 if indices is None else indices.data_ptr(),
-                0 if workspace is None else workspace.data_ptr(), thread_count, 0,
-            )  # fmt: skip
-            if code:
-                threads.check(code)
-            return (output, indices) if is_max else output
-
-        return pool2d
-
-    def _max_pool2d_scatter(self, problem, run, struct, address) -> Plan:
-        shape, layout = problem.input_shape, problem.layout
-        allocate = allocation.allocator(shape, layout, DTYPES[problem.dtype])
-
-        def max_pool2d_scatter(grad_output: Tensor, indices: Tensor, _keep=struct) -> Tensor:
-            grad_output, indices = in_layout(grad_output, layout), in_layout(indices, layout)
-            grad_input = allocate(grad_output)
-            run(address, grad_input.data_ptr(), 0, grad_output.data_ptr(), indices.data_ptr(), 0)
-            return grad_input
-
-        return max_pool2d_scatter
-
-    def _max_pool2d_gather(self, problem, run, struct, address) -> Plan:
-        shape, layout = problem.output_shape, problem.layout
-        allocate = allocation.allocator(shape, layout, DTYPES[problem.dtype])
-
-        def max_pool2d_gather(input: Tensor, indices: Tensor, _keep=struct) -> Tensor:
-            input, indices = in_layout(input, layout), in_layout(indices, layout)
-            output = allocate(input)
-            run(address, input.data_ptr(), 0, output.data_ptr(), indices.data_ptr(), 0)
-            return output
-
-        return max_pool2d_gather
-
-    def _avg_pool2d_grad_input(self, problem, run, struct, address) -> Plan:
-        shape, layout = problem.input_shape, problem.layout
-        allocate = allocation.allocator(shape, layout, DTYPES[problem.dtype])
-
-        def avg_pool2d_grad_input(grad_output: Tensor, _keep=struct) -> Tensor:
-            grad_output = in_layout(grad_output, layout)
-            grad_input = allocate(grad_output)
-            run(address, grad_input.data_ptr(), 0, grad_output.data_ptr(), 0, 0)
-            return grad_input
-
-        return avg_pool2d_grad_input

@@ -8,13 +8,14 @@ from collections.abc import Iterable, Mapping
 __all__ = ["Conv2d", "Pool2d", "conv2d_struct", "pool2d_struct"]
 
 _Strides = ctypes.c_int64 * 4
-_CONV2D = "n g ic ih iw oc oh ow kh kw sh sw ph pw dh dw activation".split()
+_CONV2D = "n g ic ih iw oc oh ow kh kw sh sw ph pw dh dw activation accumulate".split()
 _POOL2D = "n c ih iw oh ow kh kw sh sw ph pw dh dw adaptive include_pad divisor indices offsets".split()
 
 
 class Conv2d(ctypes.Structure):
-    """One convolution as the compiled kernels see it; ``y`` is the output, or its gradient in the other two passes, and
-    ``activation`` 0 for none, else one more than its place in ``problem.ACTIVATIONS``."""
+    """One convolution as the compiled kernels see it; ``y`` is the output, or its gradient in the other two passes.
+    ``activation`` is 0 for none, else one more than its place in ``problem.ACTIVATIONS``; ``accumulate`` is 1 where the
+    output is added to what is there."""
 
     integers = tuple(_CONV2D)
     _fields_ = [
