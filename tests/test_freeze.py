@@ -20,8 +20,8 @@ from spatialconv.nn import Frozen, convert, freeze
 from spatialconv.nn.memory_plan import Buffer, offsets
 from spatialconv.nn.recording import Native
 
-# Large enough for the kernels that can add.
-CHANNELS, SHAPE = 8, (2, 8, 8, 7)
+# Large enough for the kernels that can add, and more channels than they hold in registers.
+CHANNELS, SHAPE = 20, (2, 20, 6, 5)
 
 needs_extension = pytest.mark.skipif(
     load_backend("extension").unavailable() is not None, reason=str(load_backend("extension").unavailable())
@@ -97,6 +97,33 @@ INSTRUCTIONS = st.lists(st.tuples(st.sampled_from(WORDS), st.integers(0, 7), st.
 @given(INSTRUCTIONS, st.integers(1, 3), st.booleans())
 def test_any_graph_gives_the_values_of_the_model(instructions, returned, last) -> None:
     """Also where steps overwrite their operands, values are read late, and several are returned."""
+    check(instructions, returned, last)
+
+
+# Where a kernel must not add onto the other summand, or not wait for it.
+TRAPS = {
+    "the summand is read later": ([("conv3", 0, 0), ("conv", 0, 0), ("add", 1, 2), ("method", 3, 1)], 1),
+    "a view of it is read later": ([("conv3", 0, 0), ("view", 1, 1), ("conv", 0, 0), ("add", 1, 3), ("add", 4, 2)], 1),
+    "it is returned": ([("conv3", 0, 0), ("conv", 0, 0), ("add", 1, 2)], 3),
+    "the kernel reads it": ([("conv3", 0, 0), ("conv", 1, 1), ("add", 1, 2)], 1),
+    "the kernel reads a view of it": ([("conv3", 0, 0), ("view", 1, 1), ("conv", 2, 2), ("add", 1, 3)], 1),
+    "its input is overwritten meanwhile": ([("conv3", 0, 0), ("conv", 1, 1), ("relu6_", 1, 1), ("add", 2, 3)], 1),
+    "it is the model's input": ([("conv", 0, 0), ("iadd", 0, 1)], 1),
+    "it is a convolution after": ([("conv", 0, 0), ("conv3", 0, 0), ("iadd", 1, 2), ("relu", 3, 3)], 1),
+    "twice the same": ([("conv", 0, 0), ("add", 1, 1)], 1),
+    "a sum of sums": ([("conv3", 0, 0), ("conv", 0, 0), ("add", 1, 2), ("conv", 0, 0), ("iadd", 3, 4)], 1),
+}
+
+
+@needs_extension
+@pytest.mark.parametrize("trap", TRAPS)
+def test_traps(trap) -> None:
+    for last in (False, True):
+        check(*TRAPS[trap], last)
+
+
+def check(instructions, returned: int, last: bool) -> None:
+    """Three calls, of which none changes another's result."""
     model = Graph(instructions, returned).eval()
     generator = torch.Generator().manual_seed(3)
     frozen, kept = freeze(model), []
@@ -159,7 +186,7 @@ def test_an_activation_module_behind_the_sum_is_the_kernels():
     class Activated(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.first, self.second, self.act = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 1), nn.Hardswish()
+            self.first, self.second, self.act = nn.Conv2d(20, 20, 3, padding=1), nn.Conv2d(20, 20, 1), nn.Hardswish()
 
         def forward(self, input: Tensor) -> Tensor:
             input = self.first(input)
