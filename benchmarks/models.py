@@ -1,6 +1,6 @@
 """Whole networks, as a user runs them: ``python benchmarks/models.py --json FILE``.
 
-ResNet-50 and MobileNetV2 for inference: ours converted, fused and prepacked, in both layouts, against torch in both
+ResNet-50 and MobileNetV2 for inference: ours frozen, in both layouts, against torch in both
 layouts, torch.compile with frozen weights, and ONNX Runtime where it and ``onnx`` are installed (extra ``peers``).
 Every side's output is first compared with the network in float64; then they are timed in turn, by the process's CPU
 time with one thread, else by wall time.
@@ -32,8 +32,8 @@ FACTOR = 4.0
 
 
 def ours(model: nn.Module) -> nn.Module:
-    """A copy that runs on spatialconv, with norms and activations folded and weights prepacked."""
-    return spatialconv.nn.prepack(spatialconv.nn.convert(copy.deepcopy(model), fuse=True))
+    """A copy that runs on spatialconv."""
+    return spatialconv.nn.freeze(model)
 
 
 def compiled(model: nn.Module, image: Tensor) -> Callable[[Tensor], Tensor]:
