@@ -89,12 +89,14 @@ struct Correlating {
     const bool direct = std::is_same_v<Storage, C> && columns % kLanes<C> == 0, dense = c.dense_dest();
     const Finish<C> finish{reinterpret_cast<const C*>(added), false, c.activation};
     TileCall<C> call{c.depth(), rows, row_stride, filters.at(c, group, filter), width, sums, width, false};
+    call.a_ahead = kTileRows * row_stride;
     Cursor at(c, block.pixel);
     for (int64_t pixel = block.pixel; pixel < block.pixel_end; pixel += kTileRows, call.a += kTileRows * row_stride) {
       const int64_t count = smaller(kTileRows, block.pixel_end - pixel);
       if (direct && (dense || at.w + count <= c.w.count)) {
         call.out = reinterpret_cast<C*>(dest) + channel + (dense ? pixel * c.dest.column : dest_offset(c, at));
         call.out_stride = c.w.spacing * c.dest.column;
+        call.out_ahead = kTileRows * call.out_stride;
         call.accumulate = c.accumulate;
         call.finish = finish.needed() ? &finish : nullptr;
         multiply_tile(count, columns, call);
@@ -103,6 +105,7 @@ struct Correlating {
       }
       call.out = sums;
       call.out_stride = width;
+      call.out_ahead = 0;
       call.accumulate = false;
       call.finish = nullptr;
       multiply_tile(count, columns, call);
@@ -126,6 +129,7 @@ struct Correlating {
       if (direct && columns % kLanes<C> == 0 && at + columns <= plane) {
         call.out = reinterpret_cast<C*>(dest) + pixel / plane * c.dest.image + channel * c.dest.channel + at;
         call.out_stride = c.dest.channel;
+        call.out_ahead = width;
         call.accumulate = c.accumulate;
         call.finish = finish.needed() ? &finish : nullptr;
         multiply_tile(rows, columns, call);
@@ -133,6 +137,7 @@ struct Correlating {
       }
       call.out = sums;
       call.out_stride = width;
+      call.out_ahead = 0;
       call.accumulate = false;
       call.finish = nullptr;
       multiply_tile(rows, columns, call);
