@@ -1,9 +1,11 @@
+#include <algorithm>
 // Depthwise convolution in nchw by planes, where a window is cheap to slide: 3 x 3 filters read in place, and large
 // filters of stride 1 whose output rows share loads. The gradient of the input at stride 1 is the same with the filter
 // turned round; with 3 x 3 filters and stride 2 it is a method of its own.
 #pragma once
 #include "depthwise_nine.h"
 #include "depthwise_nine_spread.h"
+#include "depthwise_roll.h"
 #include "depthwise_shared.h"
 
 namespace spatialconv {
@@ -50,12 +52,12 @@ struct WindowPass {
 
   bool in_place() const { return method == Method::nine || method == Method::spread; }
 
-  int64_t staged_rows() const { return smaller(source_rows, band + p.kh - 1); }
-  int64_t reach() const { return columns + p.kw - 1; }
+  int64_t stride() const { return flipped ? 1 : p.sh; }
+  int64_t staged_rows() const { return smaller(source_rows, (band - 1) * stride() + p.kh); }
   int64_t slot() const {
     const int64_t filter = lines_of<C>(p.kh * p.kw);
     if (in_place()) return filter;
-    return filter + lines_of<C>(RowStage<C>::size(staged_rows(), reach())) +
+    return filter + lines_of<C>(RowStage<C>::size(staged_rows(), columns, p.kw, stride())) +
            (std::is_same_v<Storage, C> ? 0 : lines_of<C>(band * columns + kLanes<C>));
   }
 };
@@ -69,8 +71,9 @@ void cut_tasks(WindowPass<Storage>& pass, int64_t threads) {
     if (pass.channels >= 2 * positive_threads(threads)) pass.images = pass.walk.images;
     pass.band = nine_band(ceil_div(p.n, pass.images) * pass.channels, pass.rows, threads);
   } else {
-    const int64_t row_bytes = pass.reach() * static_cast<int64_t>(sizeof(compute_t<Storage>));
-    pass.band = band_rows(p.n * pass.channels, pass.rows, row_bytes, p.kh - 1, threads);
+    const int64_t step = pass.stride(), bytes = static_cast<int64_t>(sizeof(compute_t<Storage>));
+    const int64_t row_bytes = (pass.columns * step + p.kw - 1) * step * bytes;
+    pass.band = band_rows(p.n * pass.channels, pass.rows, row_bytes, (p.kh - 1) / step, threads);
   }
   pass.groups = ceil_div(p.n, pass.images);
   pass.bands = ceil_div(pass.rows, pass.band);
@@ -106,6 +109,13 @@ WindowPass<Storage> grad_input_pass(const Conv2d& p, const Buffers& buffers) {
   return pass;
 }
 
+template <class C>
+void run_plane(const SharedPlane<C>& p, int64_t stride) {
+  const bool rolls = stride == 1 && p.kh == 5 && p.kw == 5;
+  const int64_t begin = rolls ? roll_columns<C, 5>(p) : 0;
+  shared_plane(p, stride, begin);
+}
+
 template <class Storage>
 class WindowPlanes {
  public:
@@ -139,30 +149,31 @@ class WindowPlanes {
   }
 
   void shared(int64_t begin, int64_t end) {
-    RowStage<C> stage(carver_.take<C>(RowStage<C>::size(pass_.staged_rows(), pass_.reach())), pass_.staged_rows(),
-                      pass_.source_columns, pass_.left, pass_.reach());
+    const int64_t stride = pass_.stride(), kw = pass_.p.kw;
+    RowStage<C> stage(carver_.take<C>(RowStage<C>::size(pass_.staged_rows(), pass_.columns, kw, stride)),
+                      pass_.staged_rows(), pass_.source_columns, pass_.left, pass_.columns, kw, stride);
     const Storage* staged = nullptr;
     int64_t staged_count = 0;
     for (int64_t task = begin; task < end; ++task) {
       const Part part = part_of(task);
-      const int64_t from = clamped(part.first - pass_.top, 0, pass_.source_rows);
-      const int64_t to = clamped(part.last - 1 - pass_.top + pass_.p.kh, from, pass_.source_rows);
+      const int64_t from = clamped(part.first * stride - pass_.top, 0, pass_.source_rows);
+      const int64_t to = clamped((part.last - 1) * stride - pass_.top + pass_.p.kh, from, pass_.source_rows);
       const Storage* rows = part.source + from * pass_.source_stride[2];
       if (rows != staged || to - from != staged_count) stage.fill(rows, pass_.source_stride[2], to - from);
       staged = rows;
       staged_count = to - from;
-      SharedPlane<C> plane{stage.rows(), stage.pitch(), to - from, pass_.top + from - part.first, weights_,
-                           pass_.p.kh,   pass_.p.kw,    part.finish, part.last - part.first,        pass_.columns,
-                           nullptr,      pass_.dest_stride[2]};
+      SharedPlane<C> plane{stage.rows(), stage.pitch(), stage.odd(), to - from,
+                           pass_.top + from - part.first * stride, weights_, pass_.p.kh, kw, part.finish,
+                           part.last - part.first, pass_.columns, nullptr, pass_.dest_stride[2]};
       Storage* out = part.dest + part.first * pass_.dest_stride[2];
       if constexpr (std::is_same_v<Storage, C>) {
         plane.out = out;
-        shared_plane(plane);
+        run_plane(plane, stride);
       } else {
         Carver rest = carver_;
         plane.out = rest.take<C>(pass_.band * pass_.columns + kLanes<C>);  // narrow_row reads whole vectors
         plane.out_pitch = pass_.columns;
-        shared_plane(plane);
+        run_plane(plane, stride);
         for (int64_t r = 0; r < plane.out_rows; ++r) {
           narrow_row(plane.out + r * pass_.columns, pass_.columns, out + r * pass_.dest_stride[2]);
         }
@@ -208,9 +219,7 @@ class WindowPlanes {
       }
     }
     read_filter<Storage>(p, buffers_.w, channel_, filter_);
-    if (pass_.flipped && pass_.method != Method::spread) {
-      for (int64_t t = 0; t < taps / 2; ++t) std::swap(filter_[t], filter_[taps - 1 - t]);
-    }
+    if (pass_.flipped && pass_.method != Method::spread) std::reverse(filter_, filter_ + taps);
     weights_ = filter_;
   }
 
