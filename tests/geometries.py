@@ -183,6 +183,7 @@ _DIVISORS = """
     n1 ic3 ih6 iw7 kh3 kw2 sh2 sw2 ph1 pw1 divisor5                # a divisor given
     n1 ic2 ih6 iw19 kh2 kw3 sh1 sw1 divisor-3 exclude_pad          # a negative one
     n1 ic1036 ih3 iw8 kh3 kw4                                      # pixels so long that windows are read by rows
+    n1 ic125 ih17 iw17 kh17 kw17                                   # windows so large that they are, by parts of them
 """
 _SIZES = """
     n2 ic3 ih7 iw7 oh1 ow1                                         # global

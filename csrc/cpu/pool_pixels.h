@@ -122,54 +122,81 @@ SC_INLINE void pool_window(const Pool2d& p, const PixelWindow<Storage>& w, Stora
   if (c < p.c) pool_channels<kind, Storage, 1, false, kSide>(w, c, p.c - c, y, index, base);
 }
 
-// Sums of windows of many elements where the channels of a pixel fill so much of a page that a few vectors of each
-// would never be a run: row after row of the window over all channels. Sums of the rows so far wait in `total`.
-constexpr int64_t kSweptBytes = 2048;
+// Sums of large windows, or of long pixels, go through memory in its order, as a few vectors of every pixel would not:
+// a few neighbouring pixels of a row at a time, over all channels. What was summed of the row so far waits in `line`,
+// the rows above in `total`.
+constexpr int64_t kSweptPixel = 2048, kSweptWindow = 64 << 10;  // bytes
+constexpr int64_t kSweptColumns = 14;
 
+template <class C>
+struct SweptSums {
+  C *line, *total;
+};
+
+// What of the window comes before and after some columns of a row.
+struct SweptPlace {
+  bool columns_before, columns_behind, rows_before, rows_behind;
+};
+
+// Some columns of a row of the window, the first of which is at `p`.
 template <class Storage, int kVectors, bool kWhole>
-SC_INLINE void sweep_channels(const PixelWindow<Storage>& w, int64_t row, int64_t channel, int64_t n,
-                              compute_t<Storage>* total, Storage* y) {
+SC_INLINE void sweep_channels(const PixelWindow<Storage>& w, const Storage* p, int64_t columns, int64_t n,
+                              const SweptPlace& place, compute_t<Storage>* line, compute_t<Storage>* total,
+                              Storage* y) {
   using C = compute_t<Storage>;
   constexpr int kL = kLanes<C>;
-  const Storage* p = w.first + row * w.row_step + channel;
   vec<C> sum[kVectors];
   load_channels<true, kWhole, kVectors>(p, n, sum);
-  for (int64_t k = 1; k < w.column.count; ++k) {
+  if (place.columns_before) {
+    SC_UNROLL for (int v = 0; v < kVectors; ++v) sum[v] = load(line + v * kL) + sum[v];
+  }
+  for (int64_t k = 1; k < columns; ++k) {
     p += w.column_step;
     vec<C> value[kVectors];
     load_channels<true, kWhole, kVectors>(p, n, value);
     SC_UNROLL for (int v = 0; v < kVectors; ++v) sum[v] = sum[v] + value[v];
   }
-  total += channel;
-  if (row > 0) {
+  if (place.columns_behind) {
+    SC_UNROLL for (int v = 0; v < kVectors; ++v) store(line + v * kL, sum[v]);
+    return;
+  }
+  if (place.rows_before) {
     SC_UNROLL for (int v = 0; v < kVectors; ++v) sum[v] = load(total + v * kL) + sum[v];
   }
-  if (row + 1 < w.row.count) {
+  if (place.rows_behind) {
     SC_UNROLL for (int v = 0; v < kVectors; ++v) store(total + v * kL, sum[v]);
   } else {
     SC_UNROLL for (int v = 0; v < kVectors; ++v) sum[v] = average(w, sum[v]);
-    store_channels<true, kWhole, kVectors>(y + channel, n, sum);
+    store_channels<true, kWhole, kVectors>(y, n, sum);
   }
 }
 
 template <class Storage>
-__attribute__((noinline)) void sweep_window(const Pool2d& p, const PixelWindow<Storage>& window,
-                                            compute_t<Storage>* total, Storage* y) {
+__attribute__((noinline)) void sweep_window(int64_t channels, const PixelWindow<Storage>& window,
+                                            const SweptSums<compute_t<Storage>>& sums, Storage* y) {
   const PixelWindow<Storage> w = window;
   constexpr int64_t kL = kLanes<compute_t<Storage>>;
+  compute_t<Storage>*const line = sums.line, *const total = sums.total;
   for (int64_t row = 0; row < w.row.count; ++row) {
-    int64_t c = 0;
-    for (; c + kPixelVectors * kL <= p.c; c += kPixelVectors * kL) {
-      sweep_channels<Storage, kPixelVectors, true>(w, row, c, kL, total, y);
+    for (int64_t first = 0; first < w.column.count; first += kSweptColumns) {
+      const int64_t columns = smaller(kSweptColumns, w.column.count - first);
+      const SweptPlace place{first > 0, first + columns < w.column.count, row > 0, row + 1 < w.row.count};
+      const Storage* p = w.first + row * w.row_step + first * w.column_step;
+      int64_t c = 0;
+      for (; c + kPixelVectors * kL <= channels; c += kPixelVectors * kL) {
+        sweep_channels<Storage, kPixelVectors, true>(w, p + c, columns, kL, place, line + c, total + c, y + c);
+      }
+      for (; c < channels; c += kL) {
+        const int64_t n = smaller(kL, channels - c);
+        sweep_channels<Storage, 1, false>(w, p + c, columns, n, place, line + c, total + c, y + c);
+      }
     }
-    for (; c + kL <= p.c; c += kL) sweep_channels<Storage, 1, true>(w, row, c, kL, total, y);
-    if (c < p.c) sweep_channels<Storage, 1, false>(w, row, c, p.c - c, total, y);
   }
 }
 
 template <Reduce kind, class Storage>
 __attribute__((noinline)) void pool_pixel(const Pool2d& p, const PixelWindow<Storage>& window,
-                                          compute_t<Storage>* total, Storage* y, int64_t* index) {
+                                          const SweptSums<compute_t<Storage>>& sums, Storage* y, int64_t* index) {
   const PixelWindow<Storage> w = window;
   const int64_t base = w.row.first * p.iw;
   if (w.row.count <= 0 || w.column.count <= 0) {
@@ -178,7 +205,10 @@ __attribute__((noinline)) void pool_pixel(const Pool2d& p, const PixelWindow<Sto
   if (w.row.count == 2 && w.column.count == 2) return pool_window<kind, Storage, 2>(p, w, y, index, base);
   if (w.row.count == 3 && w.column.count == 3) return pool_window<kind, Storage, 3>(p, w, y, index, base);
   if constexpr (kind == Reduce::sum) {
-    if (p.c >= kSweptBytes / static_cast<int64_t>(sizeof(Storage))) return sweep_window(p, window, total, y);
+    const int64_t pixel = p.c * static_cast<int64_t>(sizeof(Storage));
+    if (pixel >= kSweptPixel || w.row.count * w.column.count * pixel >= kSweptWindow) {
+      return sweep_window(p.c, window, sums, y);
+    }
   }
   pool_window<kind, Storage, 0>(p, w, y, index, base);
 }
@@ -186,7 +216,7 @@ __attribute__((noinline)) void pool_pixel(const Pool2d& p, const PixelWindow<Sto
 template <class Storage>
 int64_t pool_pixels_slot(const Pool2d& p) {
   using C = compute_t<Storage>;
-  return lines_of<Window>(p.ow) + lines_of<C>(p.ow) + lines_of<C>(round_up(p.c, kLanes<C>));
+  return lines_of<Window>(p.ow) + lines_of<C>(p.ow) + 2 * lines_of<C>(round_up(p.c, kLanes<C>));
 }
 
 // A task is one row of outputs.
@@ -200,7 +230,7 @@ int32_t pool_pixels(const Pool2d& p, const Buffers& buffers) {
     Carver carver{static_cast<char*>(buffers.workspace) + slab * slot};
     Window* column = carver.take<Window>(p.ow);
     C* width = carver.take<C>(p.ow);
-    C* total = carver.take<C>(round_up(p.c, kLanes<C>));
+    const SweptSums<C> sums{carver.take<C>(round_up(p.c, kLanes<C>)), carver.take<C>(round_up(p.c, kLanes<C>))};
     for (int64_t ow = 0; ow < p.ow; ++ow) {
       column[ow] = window_at(columns, ow);
       width[ow] = kind == Reduce::sum ? static_cast<C>(divisor_at(columns, padded, ow)) : C{1};
@@ -222,7 +252,7 @@ int32_t pool_pixels(const Pool2d& p, const Buffers& buffers) {
                                           row.step * p.x_stride[2], column[ow].step * p.x_stride[3], row.step * p.iw,
                                           divisor, factor};
         int64_t* index = buffers.aux == nullptr ? nullptr : static_cast<int64_t*>(buffers.aux) + at;
-        pool_pixel<kind, Storage>(p, window, total, static_cast<Storage*>(buffers.y) + at, index);
+        pool_pixel<kind, Storage>(p, window, sums, static_cast<Storage*>(buffers.y) + at, index);
       }
     }
   });
