@@ -44,70 +44,46 @@ int32_t relay_weights(const Conv2d& p, const Buffers& buffers, const TapWeights<
   });
 }
 
+// Bytes of input and output from which on prefetching what comes next pays for its instructions.
+constexpr int64_t kPrefetchedBytes = 5 << 20;
+
 // A task is one row of the written tensor and a chunk of the input channels.
 struct RowPlan {
   int64_t rows, chunk, chunks, tasks;
+  bool prefetches;
 };
 
-template <class Compute>
+template <class Storage>
 RowPlan row_plan(const Conv2d& p, int64_t rows, int64_t threads) {
   RowPlan plan;
   plan.rows = rows;
   const int64_t shares = clamped(ceil_div(4 * positive_threads(threads), p.n * rows), 1, ceil_div(p.ic, 128));
-  plan.chunk = round_up(ceil_div(p.ic, shares), kLanes<Compute>);
+  plan.chunk = round_up(ceil_div(p.ic, shares), kLanes<compute_t<Storage>>);
   plan.chunks = ceil_div(p.ic, plan.chunk);
   plan.tasks = p.n * rows * plan.chunks;
+  const int64_t elements = p.n * (p.ic * p.ih * p.iw + p.oc * p.oh * p.ow);
+  plan.prefetches = elements * static_cast<int64_t>(sizeof(Storage)) >= kPrefetchedBytes;
   return plan;
-}
-
-template <class Storage>
-struct PixelTables {
-  const Storage** source;
-  const compute_t<Storage>** weights;
-  Storage* zeros;
-  compute_t<Storage>* bias;
-  int64_t* taps;
-
-  static int64_t bytes(const Conv2d& p) {
-    const int64_t taps = p.kh * p.kw * (p.oc / p.ic);
-    return lines_of<Storage*>(taps * kPixelColumns) + lines_of<Storage*>(taps) + lines_of<Storage>(p.oc + 64) +
-           lines_of<compute_t<Storage>>(p.oc + 64) + lines_of<int64_t>(2 * (p.kh + p.kw));
-  }
-  PixelTables(const Conv2d& p, void* memory) {
-    const int64_t count = p.kh * p.kw * (p.oc / p.ic);
-    Carver carver{static_cast<char*>(memory)};
-    source = carver.take<const Storage*>(count * kPixelColumns);
-    weights = carver.take<const compute_t<Storage>*>(count);
-    zeros = carver.take<Storage>(p.oc + 64);
-    bias = carver.take<compute_t<Storage>>(p.oc + 64);
-    taps = carver.take<int64_t>(2 * (p.kh + p.kw));
-    std::memset(zeros, 0, static_cast<size_t>(p.oc + 64) * sizeof(Storage));
-  }
-};
-
-// Columns a register block takes, so that blocks of one row are about equally wide.
-inline int64_t block_columns(int64_t columns, Channels channels) {
-  if (channels != Channels::paired) return 1;
-  return ceil_div(columns, ceil_div(columns, kPixelColumns));
 }
 
 // One row forward. Taps above and below the input are left out; those beside it read zeros.
 template <class Storage, Channels kChannels>
 void forward_row(const Conv2d& p, const TapWeights<compute_t<Storage>>& weights, const PixelTables<Storage>& tables,
                  const Storage* x, int64_t oh, int64_t channel, int64_t channels, int64_t j,
-                 const compute_t<Storage>* bias, Storage* out) {
+                 const compute_t<Storage>* bias, bool prefetches, Storage* out) {
   const int64_t width = block_columns(p.ow, kChannels);
   for (int64_t ow = 0; ow < p.ow; ow += width) {
     const int64_t columns = smaller(width, p.ow - ow), left = ow * p.sw - p.pw;
     const bool direct = kAllowsDirect<Storage, kChannels> && left >= 0 &&
                         left + (columns - 1) * p.sw + (p.kw - 1) * p.dw < p.iw;
-    // What the next row of outputs is the first to read, and what it writes.
-    const int64_t next = oh * p.sh - p.ph + (p.kh - 1) * p.dh + 1;
-    for (int64_t r = 0; r < p.sh; ++r) {
-      const Storage* from = x + (next + r) * p.x_stride[2] + left * p.x_stride[3];
-      prefetch_pixels(from, columns * p.sw, p.x_stride[3], channels);
+    if (prefetches) {
+      // What the next row of outputs is the first to read, and what it writes.
+      const Storage* next = x + (oh * p.sh - p.ph + (p.kh - 1) * p.dh + 1) * p.x_stride[2] + left * p.x_stride[3];
+      for (int64_t r = 0; r < p.sh; ++r) {
+        prefetch_pixels(next + r * p.x_stride[2], columns * p.sw, p.x_stride[3], channels);
+      }
+      prefetch_pixels(out + p.y_stride[2] + ow * p.y_stride[3], columns, p.y_stride[3], channels);
     }
-    prefetch_pixels(out + p.y_stride[2] + ow * p.y_stride[3], columns, p.y_stride[3], channels);
     int64_t taps = 0;
     for (int64_t kh = 0; kh < p.kh; ++kh) {
       const int64_t ih = oh * p.sh - p.ph + kh * p.dh;
@@ -139,18 +115,18 @@ template <class C>
 void slide_source_row(const TapWeights<C>& weights, const C* zeros, const C* source, const int64_t* stride,
                       int64_t height, int64_t width, int64_t top, int64_t left, int64_t row, int64_t taps,
                       int64_t channel, int64_t channels, const C* bias, Activation activation, C* out,
-                      int64_t out_step, int64_t columns) {
+                      int64_t out_step, int64_t columns, bool prefetches) {
   const int64_t first = row - top;
   const SlideBlock<C> block{source + first * stride[2] - left * stride[3], stride[2], stride[3],
                             clamped(-first, 0, taps), clamped(height - first, 0, taps), -left, width, zeros,
                             weights.data + channel, weights.padded, channels, bias, activation, out, out_step};
-  slide_row(block, taps, columns);
+  slide_row(block, taps, columns, prefetches);
 }
 
 template <class Storage>
 int32_t depthwise_forward_nhwc(const Conv2d& p, const Buffers& buffers) {
   using C = compute_t<Storage>;
-  const RowPlan plan = row_plan<C>(p, p.oh, buffers.threads);
+  const RowPlan plan = row_plan<Storage>(p, p.oh, buffers.threads);
   const int64_t per_input = p.oc / p.ic;
   const bool slides = suits_slide<Storage>(p, p.ow, plan.chunk);
   const TapWeights<C> weights{static_cast<C*>(buffers.workspace), per_input, round_up(p.ic, kLanes<C>)};
@@ -175,14 +151,16 @@ int32_t depthwise_forward_nhwc(const Conv2d& p, const Buffers& buffers) {
         if constexpr (std::is_same_v<Storage, C>) {
           if (slides) {
             slide_source_row<C>(weights, tables.zeros, x, p.x_stride, p.ih, p.iw, p.ph, p.pw, oh, p.kh, channel,
-                                channels, bias, p.activation, y, p.y_stride[3], p.ow);
+                                channels, bias, p.activation, y, p.y_stride[3], p.ow, plan.prefetches);
             continue;
           }
         }
         if (per_input == 1) {
-          forward_row<Storage, Channels::paired>(p, weights, tables, x, oh, channel, channels, 0, bias, y);
+          forward_row<Storage, Channels::paired>(p, weights, tables, x, oh, channel, channels, 0, bias,
+                                                 plan.prefetches, y);
         } else {
-          forward_row<Storage, Channels::scattered>(p, weights, tables, x, oh, channel, channels, j, bias, y + j);
+          forward_row<Storage, Channels::scattered>(p, weights, tables, x, oh, channel, channels, j, bias,
+                                                    plan.prefetches, y + j);
         }
       }
     }
@@ -193,7 +171,7 @@ int32_t depthwise_forward_nhwc(const Conv2d& p, const Buffers& buffers) {
 // time.
 template <class Storage, Channels kChannels>
 void grad_input_row(const Conv2d& p, const TapWeights<compute_t<Storage>>& weights, const PixelTables<Storage>& tables,
-                    const Storage* y, int64_t ih, int64_t channel, int64_t channels, Storage* out) {
+                    const Storage* y, int64_t ih, int64_t channel, int64_t channels, bool prefetches, Storage* out) {
   const int64_t per_input = p.oc / p.ic;
   int64_t* row_taps = tables.taps;
   int64_t* column_taps = tables.taps + 2 * p.kh;
@@ -223,7 +201,7 @@ void grad_input_row(const Conv2d& p, const TapWeights<compute_t<Storage>>& weigh
         const int64_t ow = b - column_taps[2 * k + 1];
         direct = direct && ow >= 0 && ow + columns <= p.ow;
       }
-      if (phase == 0) {
+      if (prefetches && phase == 0) {
         const int64_t next = (ih + p.ph) / p.sh + 1;
         prefetch_pixels(y + next * p.y_stride[2] + b * p.y_stride[3], columns, p.y_stride[3], channels * per_input);
         prefetch_pixels(out + p.x_stride[2] + (b * p.sw - p.pw) * p.x_stride[3], columns * p.sw, p.x_stride[3],
@@ -258,7 +236,7 @@ void grad_input_row(const Conv2d& p, const TapWeights<compute_t<Storage>>& weigh
 template <class Storage>
 int32_t depthwise_grad_input_nhwc(const Conv2d& p, const Buffers& buffers) {
   using C = compute_t<Storage>;
-  const RowPlan plan = row_plan<C>(p, p.ih, buffers.threads);
+  const RowPlan plan = row_plan<Storage>(p, p.ih, buffers.threads);
   const int64_t per_input = p.oc / p.ic;
   const bool slides = suits_slide<Storage>(p, p.iw, plan.chunk);
   const TapWeights<C> weights{static_cast<C*>(buffers.workspace), per_input, round_up(p.ic, kLanes<C>)};
@@ -276,14 +254,15 @@ int32_t depthwise_grad_input_nhwc(const Conv2d& p, const Buffers& buffers) {
       if constexpr (std::is_same_v<Storage, C>) {
         if (slides) {
           slide_source_row<C>(weights, tables.zeros, y, p.y_stride, p.oh, p.ow, p.kh - 1 - p.ph, p.kw - 1 - p.pw, ih,
-                              p.kh, channel, channels, nullptr, Activation::none, x, p.x_stride[3], p.iw);
+                              p.kh, channel, channels, nullptr, Activation::none, x, p.x_stride[3], p.iw,
+                              plan.prefetches);
           continue;
         }
       }
       if (per_input == 1) {
-        grad_input_row<Storage, Channels::paired>(p, weights, tables, y, ih, channel, channels, x);
+        grad_input_row<Storage, Channels::paired>(p, weights, tables, y, ih, channel, channels, plan.prefetches, x);
       } else {
-        grad_input_row<Storage, Channels::gathered>(p, weights, tables, y, ih, channel, channels, x);
+        grad_input_row<Storage, Channels::gathered>(p, weights, tables, y, ih, channel, channels, plan.prefetches, x);
       }
     }
   });

@@ -120,6 +120,38 @@ void run_pixel_block(const PixelBlock<Storage>& b, int64_t columns, bool direct)
   run_block<Storage, kChannels, false>(b, columns, direct);
 }
 
+// What the blocks of a row are described by: memory for the lists of a thread.
+template <class Storage>
+struct PixelTables {
+  const Storage** source;
+  const compute_t<Storage>** weights;
+  Storage* zeros;
+  compute_t<Storage>* bias;
+  int64_t* taps;
+
+  static int64_t bytes(const Conv2d& p) {
+    const int64_t taps = p.kh * p.kw * (p.oc / p.ic);
+    return lines_of<Storage*>(taps * kPixelColumns) + lines_of<Storage*>(taps) + lines_of<Storage>(p.oc + 64) +
+           lines_of<compute_t<Storage>>(p.oc + 64) + lines_of<int64_t>(2 * (p.kh + p.kw));
+  }
+  PixelTables(const Conv2d& p, void* memory) {
+    const int64_t count = p.kh * p.kw * (p.oc / p.ic);
+    Carver carver{static_cast<char*>(memory)};
+    source = carver.take<const Storage*>(count * kPixelColumns);
+    weights = carver.take<const compute_t<Storage>*>(count);
+    zeros = carver.take<Storage>(p.oc + 64);
+    bias = carver.take<compute_t<Storage>>(p.oc + 64);
+    taps = carver.take<int64_t>(2 * (p.kh + p.kw));
+    std::memset(zeros, 0, static_cast<size_t>(p.oc + 64) * sizeof(Storage));
+  }
+};
+
+// Columns a register block takes, so that blocks of one row are about equally wide.
+inline int64_t block_columns(int64_t columns, Channels channels) {
+  if (channels != Channels::paired) return 1;
+  return ceil_div(columns, ceil_div(columns, kPixelColumns));
+}
+
 }  // namespace
 }  // namespace SPATIALCONV_ISA
 }  // namespace spatialconv

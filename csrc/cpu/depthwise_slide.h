@@ -81,9 +81,9 @@ void prefetch_pixels(const Storage* first, int64_t pixels, int64_t pixel, int64_
   }
 }
 
-// A row of outputs; `b` describes its first block. What the next row reads and writes is prefetched.
+// A row of outputs; `b` describes its first block. With `prefetches`, what the next row reads and writes is prefetched.
 template <class C>
-void slide_row(SlideBlock<C> b, int64_t taps, int64_t columns) {
+void slide_row(SlideBlock<C> b, int64_t taps, int64_t columns, bool prefetches) {
   const bool sevens = columns % 7 == 0;
   const int64_t step = sevens ? 7 : kSlideColumns;
   const SlideBlock<C> first = b;
@@ -93,8 +93,10 @@ void slide_row(SlideBlock<C> b, int64_t taps, int64_t columns) {
     b.x = first.x + ow * b.pixel;
     b.before = first.before + ow;
     b.out = first.out + ow * b.out_step;
-    prefetch_pixels(b.x + b.last_row * b.row_stride, step, b.pixel, b.channels);
-    prefetch_pixels(b.out + columns * b.out_step, step, b.out_step, b.channels);
+    if (prefetches) {
+      prefetch_pixels(b.x + b.last_row * b.row_stride, step, b.pixel, b.channels);
+      prefetch_pixels(b.out + columns * b.out_step, step, b.out_step, b.channels);
+    }
     taps == 3 ? slide_taps<C, 3>(b, sevens) : taps == 5 ? slide_taps<C, 5>(b, sevens) : slide_taps<C, 7>(b, sevens);
   }
 }
