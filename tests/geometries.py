@@ -104,7 +104,7 @@ _CONV = """
     n1 ic16 ih6 iw14 oc16 kh5 kw5 ph2 pw2 g16                      # depthwise, 5x5, whole vectors, rows of 14
     n1 ic2 ih12 iw57 oc2 kh5 kw5 ph2 pw2 g2                        # depthwise, 5x5, a strip of wide vectors, a tail
     n2 ic3 ih15 iw29 oc3 kh5 kw5 sh2 sw2 ph2 pw2 g3                # depthwise, 5x5, stride 2
-    n1 ic2 ih12 iw15 oc4 kh7 kw7 sh2 sw2 ph3 pw4 g2                # depthwise, 7x7, stride 2, an even padding
+    n1 ic2 ih12 iw15 oc4 kh7 kw7 sh2 sw2 ph3 pw3 g2                # depthwise, 7x7, stride 2, an odd padding
     n1 ic16 ih5 iw19 oc16 kh7 kw7 ph3 pw3 g16                      # depthwise, 7x7, whole vectors, a tail
     n2 ic3 ih14 iw13 oc3 kh13 kw13 ph6 pw6 g3                      # depthwise, a large kernel
     n1 ic2 ih6 iw7 oc2 kh9 kw11 ph4 pw5 g2                         # depthwise, a kernel larger than the image
