@@ -84,6 +84,10 @@ _CONV = """
     n1 ic34 ih4 iw6 oc38 kh3 kw3 ph1 pw1 g2                        # groups of a tile and a tail
     n1 ic16 ih6 iw11 oc16 kh3 kw3 ph1 pw1 g4                       # groups of four channels to four, whole vectors
     n2 ic24 ih37 iw26 oc24 kh3 kw3 sh2 sw2 ph1 pw1 g3              # groups of eight, stride, several bands of rows
+    n1 ic16 ih9 iw37 oc16 kh3 kw3 sh2 sw2 ph1 pw1 g4               # groups of four, stride, rows of several tiles
+    n1 ic16 ih4 iw23 oc48 kh3 kw3 ph1 pw1 g2                       # groups of several vectors, rows of several tiles
+    n1 ic12 ih6 iw9 oc15 kh2 kw4 pw2 g3                            # groups, an even kernel
+    n1 ic6 ih9 iw12 oc8 kh3 kw5 ph2 pw4 dh2 dw2 g2                 # groups, dilation
     n1 ic8 ih5 iw6 oc12 g4                                         # 1x1 groups
     n1 ic512 ih3 iw5 oc3 kh2 kw2                                   # pixels a multiple of 2 KB apart
     n1 ic310 ih5 iw7 oc35 kh3 kw3 ph4 pw4 dh4 dw4                  # deep sums, most taps off the image

@@ -40,9 +40,8 @@ struct BandPlan {
   BandAxis h, w;
   bool in_place;
   int64_t pixel_pitch, row_pitch, columns;
-  int64_t band, bands, filters, filters_together, filter_parts, together, parts, tasks;
-  int64_t run, segments, quad_size, slab_size;
-  bool quads;
+  int64_t band, bands, filters, filters_together, filter_parts, tasks;
+  int64_t run, segments, slab_size;
 
   BandPlan(const Correlation& c, int64_t threads) : h(c.h), w(c.w) {
     const int64_t channels = c.groups * c.source_channels, step = w.stride * channels;
@@ -73,13 +72,8 @@ struct BandPlan {
     // As many blocks of filters one after the other for the same pixels as fit the first-level cache.
     filters_together = clamped(kBandFilterBytes / (packed_block_size<C>(c) * int64_t(sizeof(C))), 1, filters);
     filter_parts = ceil_div(filters, filters_together);
-    // Narrow groups that share cache lines are taken together.
-    together = filters > 1 ? 1 : clamped(16 / c.source_channels, 1, c.groups);
-    parts = ceil_div(c.groups, together);
-    tasks = c.images * bands * parts * filter_parts;
-    quads = suits_quads<C>(c);
-    quad_size = quads ? round_up(c.groups * 4 * c.depth(), 64) : 0;
-    slab_size = quad_size + round_up(segments * int64_t(sizeof(int64_t)) / int64_t(sizeof(C)) + 16, 64) +
+    tasks = c.images * bands * c.groups * filter_parts;
+    slab_size = round_up(segments * int64_t(sizeof(int64_t)) / int64_t(sizeof(C)) + 16, 64) +
                 (in_place ? 0 : round_up(h.extent(band) * row_pitch + kLanes<C>, 64));
   }
 };
@@ -98,9 +92,7 @@ class Banded {
         bias_(static_cast<const Storage*>(bias)),
         filters_(filters),
         offsets_(reinterpret_cast<int64_t*>(memory)) {
-    quads_ = memory + round_up(plan.segments * int64_t(sizeof(int64_t)) / int64_t(sizeof(C)) + 16, 64);
-    band_ = quads_ + plan.quad_size;
-    if (plan.quads) spread_filters();
+    band_ = memory + round_up(plan.segments * int64_t(sizeof(int64_t)) / int64_t(sizeof(C)) + 16, 64);
     const int64_t runs = plan.segments / c_.h.taps;
     for (int64_t s = 0; s < plan.segments; ++s) {
       const int64_t h = c_.h.offset + s / runs * c_.h.offset_step - plan.h.low;
@@ -115,22 +107,19 @@ class Banded {
       const int64_t filter_part = task % plan_.filter_parts, rest = task / plan_.filter_parts;
       const int64_t filter = filter_part * plan_.filters_together;
       const int64_t end_filter = smaller(filter + plan_.filters_together, plan_.filters);
-      const int64_t groups = rest % plan_.parts * plan_.together, part = rest / plan_.parts;
+      const int64_t group = rest % c_.groups, part = rest / c_.groups;
       const int64_t image = part / plan_.bands, first = part % plan_.bands * plan_.band;
       const int64_t last = smaller(first + plan_.band, c_.h.count);
       if (part != held) hold(image, first, last);
       held = part;
-      const int64_t end_group = smaller(groups + plan_.together, c_.groups);
       for (int64_t h = first; h < last; ++h) {
         // Tiles of like width: a short one is slow.
         const bool narrow = c_.dest_channels - filter * kTileColumns<C> <= kLanes<C>;
         const int64_t most = narrow ? kBandTile<1> : kBandTile<2>;
         const int64_t step = ceil_div(c_.w.count, ceil_div(c_.w.count, most));
         for (int64_t w = 0; w < c_.w.count; w += step) {
-          for (int64_t group = groups; group < end_group; group += plan_.quads ? kLanes<C> / 4 : 1) {
-            for (int64_t part = filter; part < end_filter; ++part) {
-              multiply(image, h, first, w, smaller(step, c_.w.count - w), group, part);
-            }
+          for (int64_t part = filter; part < end_filter; ++part) {
+            multiply(image, h, first, w, smaller(step, c_.w.count - w), group, part);
           }
         }
       }
@@ -138,18 +127,6 @@ class Banded {
   }
 
  private:
-  // From panels of four columns to vectors of several groups.
-  void spread_filters() {
-    C* to = quads_;
-    for (int64_t channel = 0; channel < 4 * c_.groups; channel += kLanes<C>) {
-      for (int64_t k = 0; k < c_.depth(); ++k) {
-        for (int64_t lane = 0; lane < kLanes<C>; ++lane) {
-          *to++ = filters_[(channel + lane) / 4 * packed_block_size<C>(c_) + k * kTileColumns<C> + lane % 4];
-        }
-      }
-    }
-  }
-
   // Makes `rows_` the source row that the first tap of the first output row reads.
   void hold(int64_t image, int64_t first, int64_t last) {
     const Storage* from = source_ + image * c_.source.image;
@@ -190,7 +167,7 @@ class Banded {
     constexpr int64_t width = kTileColumns<C>;
     alignas(64) C sums[larger(kBandTile<1>, kBandTile<2>) * width];
     const int64_t from = filter * width;
-    const int64_t columns = plan_.quads ? kLanes<C> : smaller(width, c_.dest_channels - from);
+    const int64_t columns = smaller(width, c_.dest_channels - from);
     const int64_t channel = group * c_.dest_channels + from;
     const Storage* added = bias_ != nullptr ? bias_ + channel : nullptr;
     const bool direct = std::is_same_v<Storage, C> && columns % kLanes<C> == 0;
@@ -205,10 +182,7 @@ class Banded {
       call.out_stride = c_.w.spacing * c_.dest.column;
       if (finish.needed()) call.finish = &finish;
     }
-    if (plan_.quads) {
-      call.b = quads_ + channel * c_.depth();
-      quad_tile_of_rows<C>(count, call, std::make_integer_sequence<int, kBandTile<1>>{});
-    } else if (columns <= kLanes<C>) {
+    if (columns <= kLanes<C>) {
       band_tile_of_rows<C, 1>(count, call);
     } else {
       band_tile_of_rows<C, 2>(count, call);
@@ -226,7 +200,6 @@ class Banded {
   const Storage* bias_;
   const C* filters_;
   int64_t* offsets_;
-  C* quads_;
   C* band_;
   const C* rows_ = nullptr;
 };

@@ -41,6 +41,22 @@ SC_INLINE void copy_strided_spilling(compute_t<Storage>* to, const Storage* from
   for (; i < n; ++i) to[i] = widen(from[i * stride]);
 }
 
+constexpr int every_even(int lane, int) { return 2 * lane; }
+constexpr int every_odd(int lane, int) { return 2 * lane + 1; }
+
+// even[i] = from[2 * i] and odd[i] = from[2 * i + 1], from n values.
+template <class Storage>
+SC_INLINE void split_spilling(compute_t<Storage>* even, compute_t<Storage>* odd, const Storage* from, int64_t n) {
+  using C = compute_t<Storage>;
+  constexpr int64_t lanes = kLanes<C>;
+  for (int64_t i = 0; i < n; i += 2 * lanes, even += lanes, odd += lanes) {
+    const vec<C> a = load_n(from + i, n - i);
+    const vec<C> b = n - i > lanes ? load_n(from + i + lanes, n - i - lanes) : zero<C>();
+    store(even, shuffle<every_even, C>(a, b));
+    store(odd, shuffle<every_odd, C>(a, b));
+  }
+}
+
 template <int distance>
 constexpr int upper_half(int lane, int lanes) {
   return lane & distance ? lanes + lane - distance : lane;

@@ -7,6 +7,7 @@
 #include "gemm_band.h"
 #include "gemm_deep.h"
 #include "gemm_grid.h"
+#include "gemm_narrow.h"
 #include "gemm_source.h"
 #include "gemm_store.h"
 #include "gemm_weights.h"
@@ -56,6 +57,7 @@ int64_t correlate_workspace(const Correlation& c, int64_t threads) {
   if (c.pixels() == 0 || c.taps() == 0) return 0;
   using C = compute_t<Storage>;
   const int64_t filters = round_up(packed_weight_size<C>(c), 64);
+  if (suits_narrow<C>(c)) return (filters + threads * NarrowPlan<Storage>(c, threads).slab_size) * sizeof(C);
   if (suits_bands(c)) return (filters + threads * BandPlan<Storage>(c, threads).slab_size) * sizeof(C);
   if (suits_grid(c)) return (filters + threads * GridPlan<Storage>(c, threads).slab_size) * sizeof(C);
   if (suits_deep<C>(c)) return (filters + threads * DeepPlan<Storage>(c, threads).slab_size) * sizeof(C);
@@ -203,6 +205,7 @@ int32_t correlate(const Correlation& c, const void* source, const void* w, bool 
     work.filters.data = slabs;
     slabs += round_up(packed_weight_size<C>(c), 64);
   }
+  if (suits_narrow<C>(c)) return correlate_narrow<Storage>(c, source, work.filters.data, dest, bias, slabs, threads);
   if (suits_bands(c)) return correlate_bands<Storage>(c, source, work.filters.data, dest, bias, slabs, threads);
   if (suits_grid(c)) {
     const int64_t group = work.filters.block == 0 ? c.weight_group : plan.filters * work.filters.block;

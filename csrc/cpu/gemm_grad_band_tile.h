@@ -3,7 +3,7 @@
 #pragma once
 #include <cstdint>
 
-#include "gemm_band_tile.h"
+#include "gemm_narrow_tile.h"
 
 namespace spatialconv {
 namespace SPATIALCONV_ISA {

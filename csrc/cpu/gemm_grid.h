@@ -1,12 +1,11 @@
 // nchw without packing: the planes that a band of output rows reads are staged once, with zeros around them and split
 // by stride, so that every tap is one constant offset and neighbouring output positions are neighbours in memory.
-// Output rows are as far apart as staged rows, so a tile runs over the end of a row into the next; what falls between
-// is dropped.
 #pragma once
 #include <cstdint>
 #include <utility>
 
 #include "../common/parallel.h"
+#include "gemm_grid_tile.h"
 #include "gemm_store.h"
 #include "gemm_weights.h"
 
@@ -15,51 +14,6 @@ namespace SPATIALCONV_ISA {
 namespace gemm {
 
 constexpr int64_t kGridBytes = 192 << 10;  // of staged planes, in the second-level cache
-
-// out[i][j] = sum over k < depth of a[i * a_stride + k] * b[offsets[k] + j], in the order of k, and finished where that
-// is asked for.
-template <class Compute>
-struct GridCall {
-  int64_t depth;
-  const Compute* a;
-  int64_t a_stride;
-  const Compute* b;
-  const int64_t* offsets;
-  Compute* out;
-  int64_t out_stride;
-  const Finish<Compute>* finish = nullptr;
-};
-
-template <class Compute, int rows, int vectors>
-void grid_tile(const GridCall<Compute>& call) {
-  constexpr int lanes = kLanes<Compute>;
-  const int64_t a_stride = call.a_stride, depth = call.depth;
-  const int64_t* offsets = call.offsets;
-  const Compute* a = call.a;
-  vec<Compute> sum[rows][vectors];
-  SC_UNROLL for (int i = 0; i < rows; ++i) {
-    SC_UNROLL for (int j = 0; j < vectors; ++j) sum[i][j] = zero<Compute>();
-  }
-  for (int64_t k = 0; k < depth; ++k, ++a) {
-    const Compute* b = call.b + offsets[k];
-    vec<Compute> right[vectors];
-    SC_UNROLL for (int j = 0; j < vectors; ++j) right[j] = load(b + j * lanes);
-    SC_UNROLL for (int i = 0; i < rows; ++i) {
-      const vec<Compute> left = broadcast(a[i * a_stride]);
-      SC_UNROLL for (int j = 0; j < vectors; ++j) sum[i][j] = fma(left, right[j], sum[i][j]);
-    }
-  }
-  if (call.finish != nullptr) finish_tile(*call.finish, sum);
-  SC_UNROLL for (int i = 0; i < rows; ++i) {
-    SC_UNROLL for (int j = 0; j < vectors; ++j) store(call.out + i * call.out_stride + j * lanes, sum[i][j]);
-  }
-}
-
-template <class Compute, int vectors, int... index>
-void grid_tile_of(int64_t rows, const GridCall<Compute>& call, std::integer_sequence<int, index...>) {
-  static constexpr void (*tiles[])(const GridCall<Compute>&) = {grid_tile<Compute, index + 1, vectors>...};
-  tiles[rows - 1](call);
-}
 
 // One axis: tap j reads, for grid position b, position b + shift(j) of phase phase(j), where position s of phase r is
 // source coordinate (s + low) * stride + r.
@@ -98,7 +52,7 @@ struct GridPlan {
     bands = ceil_div(c.h.count, band);
     band = ceil_div(c.h.count, bands);
     bands = ceil_div(c.h.count, band);
-    phase_size = (band + h.halo) * pitch;
+    phase_size = (band + h.halo) * pitch + kLanes<C>;  // what the copy of a phase spills must not reach the next
     plane_size = packed_pitch<C>(phases * phase_size);
     tasks = c.images * bands * c.groups;
     table_size = round_up(c.depth() * int64_t(sizeof(int64_t)) / int64_t(sizeof(C)) + 16, 64);
@@ -146,7 +100,7 @@ class Gridded {
         stage(planes + channel * c_.source.channel, first, last, staged_ + channel * plan_.plane_size);
       }
       // Blocks of like height: a short one is slow.
-      int64_t blocks = ceil_div(c_.dest_channels, kTileRows);
+      int64_t blocks = ceil_div(c_.dest_channels, kGridRows);
       for (int64_t row = 0; row < c_.dest_channels; --blocks) {
         const int64_t rows = ceil_div(c_.dest_channels - row, blocks);
         multiply(image, first, last, group, row, rows);
@@ -156,69 +110,111 @@ class Gridded {
   }
 
  private:
-  // Ascending in memory, since a copy spills past its end.
+  // Ascending in memory within each phase, since a copy spills past its end.
   void stage(const Storage* plane, int64_t first, int64_t last, C* to) const {
+    const bool pairs = c_.w.stride == 2 && plan_.w.uses(0) && plan_.w.uses(1);
     for (int64_t ph = 0; ph < c_.h.stride; ++ph) {
       for (int64_t pw = 0; pw < c_.w.stride; ++pw, to += plan_.phase_size) {
-        if (!plan_.h.uses(ph) || !plan_.w.uses(pw)) continue;
+        if (!plan_.h.uses(ph) || !plan_.w.uses(pw) || (pairs && pw == 1)) continue;
         const int64_t left = plan_.w.low * c_.w.stride + pw;
         const int64_t begin = clamped(ceil_div(-left, c_.w.stride), 0, plan_.pitch);
         const int64_t end = clamped(ceil_div(c_.w.source - left, c_.w.stride), begin, plan_.pitch);
         C* row = to;
         for (int64_t r = 0; r < last - first + plan_.h.halo; ++r, row += plan_.pitch) {
           const int64_t h = (first + r + plan_.h.low) * c_.h.stride + ph;
-          if (h < 0 || h >= c_.h.source) {
-            zero_spilling(row, plan_.pitch);
-            continue;
+          const Storage* from = h < 0 || h >= c_.h.source ? nullptr : plane + h * c_.source.row + left;
+          if (pairs) {
+            stage_pairs(row, from, begin, end);
+          } else {
+            stage_row(row, from, begin, end);
           }
-          if (begin > 0) zero_spilling(row, begin);
-          if (end > begin) {
-            copy_strided_spilling(row + begin, plane + h * c_.source.row + left + begin * c_.w.stride, c_.w.stride,
-                                  end - begin);
-          }
-          if (end < plan_.pitch) zero_spilling(row + end, plan_.pitch - end);
         }
       }
     }
   }
 
+  // One phase of a row: positions begin to end are read, the others are zeros. `from` is null where all are.
+  void stage_row(C* row, const Storage* from, int64_t begin, int64_t end) const {
+    if (from == nullptr) begin = end = 0;
+    if (begin > 0) zero_spilling(row, begin);
+    if (end > begin) {
+      copy_strided_spilling(row + begin, from + begin * c_.w.stride, c_.w.stride, end - begin);
+    }
+    if (end < plan_.pitch) zero_spilling(row + end, plan_.pitch - end);
+  }
+
+  // Both phases of a row, given as for the first; the last position of the second may be missing.
+  void stage_pairs(C* row, const Storage* from, int64_t begin, int64_t end) const {
+    if (from == nullptr) begin = end = 0;
+    C* odd = row + plan_.phase_size;
+    zero_spilling(row, begin);
+    zero_spilling(odd, begin);
+    const int64_t count = smaller(2 * (end - begin), c_.w.source - 2 * (plan_.w.low + begin));
+    if (end > begin) split_spilling(row + begin, odd + begin, from + 2 * begin, count);
+    zero_spilling(row + end, plan_.pitch - end);
+    zero_spilling(odd + end, plan_.pitch - end);
+  }
+
+  // Sums of `rows` filters from `row` on. Where a vector is no more than half full with a row of outputs, vectors run
+  // on over the end of a row into the next, and what falls between is dropped; else every row begins a vector and its
+  // last one overlaps the last but one.
   void multiply(int64_t image, int64_t first, int64_t last, int64_t group, int64_t row, int64_t rows) const {
-    constexpr int64_t width = kTileColumns<C>;
-    alignas(64) C sums[kTileRows * width];
+    constexpr int64_t lanes = kLanes<C>;
     const int64_t channel = group * c_.dest_channels + row;
     const Storage* added = bias_ != nullptr ? bias_ + channel : nullptr;
-    const bool direct = std::is_same_v<Storage, C> && c_.w.spacing == 1;
-    const Finish<C> finish{reinterpret_cast<const C*>(added), true, c_.activation};
+    GridCall<C> call;
+    call.depth = c_.depth();
+    call.a = filters_ + group * filter_group_ + row * filter_pitch_;
+    call.a_stride = filter_pitch_;
+    call.offsets = offsets_;
+    call.finish = nullptr;
+    call.columns = lanes;
     Storage* out = dest_ + channel * c_.dest.channel;
-    GridCall<C> call{c_.depth(), filters_ + group * filter_group_ + row * filter_pitch_, filter_pitch_,
-                     nullptr,    offsets_, sums, width};
+    if (!std::is_same_v<Storage, C> || c_.w.spacing != 1 || 2 * c_.w.count <= lanes) {
+      return multiply_runs(call, image, first, last, added, rows, out);
+    }
+    const Finish<C> finish{reinterpret_cast<const C*>(added), true, c_.activation};
+    if (finish.needed()) call.finish = &finish;
+    call.columns = smaller(lanes, c_.w.count);
+    call.out_stride = c_.dest.channel;
+    // Tiles of like width: a short one is slow.
+    int64_t left = (last - first) * ceil_div(c_.w.count, lanes), held = 0;
+    int64_t step = ceil_div(left, ceil_div(left, kGridVectors));
+    for (int64_t h = first; h < last; ++h) {
+      const C* line = staged_ + (h - first) * plan_.pitch;
+      C* to = reinterpret_cast<C*>(out + image * c_.dest.image + (c_.h.origin + h * c_.h.spacing) * c_.dest.row +
+                                   c_.w.origin);
+      for (int64_t w = 0; w < c_.w.count; w += lanes) {
+        const int64_t at = larger(0, smaller(w, c_.w.count - lanes));
+        call.b[held] = line + at;
+        call.out[held] = to + at;
+        if (++held < step) continue;
+        grid_tile_of<C>(rows, held, call);
+        left -= held;
+        held = 0;
+        step = ceil_div(left, larger(1, ceil_div(left, kGridVectors)));
+      }
+    }
+  }
+
+  void multiply_runs(GridCall<C>& call, int64_t image, int64_t first, int64_t last, const Storage* added, int64_t rows,
+                     Storage* out) const {
+    constexpr int64_t lanes = kLanes<C>, width = kTileColumns<C>;
+    alignas(64) C sums[kGridRows * width];
+    call.out_stride = width;
     const int64_t positions = (last - first) * plan_.pitch - plan_.w.halo;
     int64_t h = first, w = 0;
     for (int64_t q = 0; q < positions; q += width) {
-      const bool narrow = positions - q <= kLanes<C>;
-      const int64_t columns = narrow ? kLanes<C> : width;
-      call.b = staged_ + q;
-      const bool whole = direct && w + columns <= c_.w.count;
-      if (whole) {
-        call.out = reinterpret_cast<C*>(out + image * c_.dest.image + (c_.h.origin + h * c_.h.spacing) * c_.dest.row +
-                                        c_.w.origin + w);
-        call.out_stride = c_.dest.channel;
-        call.finish = finish.needed() ? &finish : nullptr;
-      } else {
-        call.out = sums;
-        call.out_stride = width;
-        call.finish = nullptr;
+      for (int j = 0; j < kTileVectors; ++j) {
+        call.b[j] = staged_ + q + j * lanes;
+        call.out[j] = sums + j * lanes;
       }
-      if (narrow) {
-        grid_tile_of<C, 1>(rows, call, std::make_integer_sequence<int, kTileRows>{});
-      } else {
-        grid_tile_of<C, 2>(rows, call, std::make_integer_sequence<int, kTileRows>{});
-      }
+      grid_tile_of<C>(rows, positions - q <= lanes ? 1 : kTileVectors, call);
       // On to where the next tile begins, storing the pieces of rows on the way.
       for (int64_t done = 0; done < width;) {
         const int64_t step = smaller(width - done, plan_.pitch - w);
         const int64_t wanted = smaller(step, c_.w.count - w);
-        if (!whole && wanted > 0 && h < last) {
+        if (wanted > 0 && h < last) {
           store_lines(c_, out, added, (image * c_.h.count + h) * c_.w.count + w, rows, wanted, sums + done);
         }
         done += step;

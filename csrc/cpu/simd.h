@@ -454,6 +454,12 @@ SC_INLINE void pin(V& v) {
 #endif
 }
 
+// The same for an address: many addresses a distance apart, all computed at once, do not fit the registers.
+template <class T>
+SC_INLINE void pin(const T*& address) {
+  asm volatile("" : "+r"(address));
+}
+
 // fma(a, b, c) in the lanes first <= i < last, c elsewhere: for products with what is not there, which must not be
 // formed where the other factor may be infinite.
 template <class Compute>
