@@ -86,7 +86,7 @@ _CONV = """
     n2 ic24 ih37 iw26 oc24 kh3 kw3 sh2 sw2 ph1 pw1 g3              # groups of eight, stride, several bands of rows
     n1 ic16 ih9 iw37 oc16 kh3 kw3 sh2 sw2 ph1 pw1 g4               # groups of four, stride, rows of several tiles
     n1 ic16 ih4 iw23 oc48 kh3 kw3 ph1 pw1 g2                       # groups of several vectors, rows of several tiles
-    n1 ic12 ih6 iw9 oc15 kh2 kw4 pw2 g3                            # groups, an even kernel
+    n1 ic12 ih6 iw9 oc18 kh2 kw4 pw2 g3                            # groups of six filters, an even kernel
     n1 ic6 ih9 iw12 oc8 kh3 kw5 ph2 pw4 dh2 dw2 g2                 # groups, dilation
     n1 ic8 ih5 iw6 oc12 g4                                         # 1x1 groups
     n1 ic512 ih3 iw5 oc3 kh2 kw2                                   # pixels a multiple of 2 KB apart

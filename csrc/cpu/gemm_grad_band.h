@@ -22,7 +22,7 @@ bool suits_grad_bands(const Correlation& c) {
   if (c.groups == 1 || c.taps() == 1 || c.pixels() == 0 || c.source_channels > most || c.dest_channels > most) {
     return false;
   }
-  const int64_t unit = c.nhwc ? kBandFilters : lanes;  // transposed pixels are whole vectors
+  const int64_t unit = c.nhwc ? kBandFilters : larger(kBandFilters, lanes);  // transposed pixels are whole vectors
   return suits_quads<compute_t<Storage>>(c) || (c.source_channels % lanes == 0 && c.dest_channels % unit == 0);
 }
 
