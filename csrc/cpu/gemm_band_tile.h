@@ -34,6 +34,7 @@ void band_tile(const BandCall<Compute>& call) {
   constexpr int lanes = kLanes<Compute>;
   const int64_t a_stride = call.a_stride, run = call.run;
   const Compute* b = call.b;
+  prefetch_rows<Compute, rows, vectors>(call.out, call.out_stride);
   vec<Compute> sum[rows][vectors];
   SC_UNROLL for (int i = 0; i < rows; ++i) {
     SC_UNROLL for (int j = 0; j < vectors; ++j) sum[i][j] = zero<Compute>();

@@ -33,7 +33,10 @@ void grid_tile(const GridCall<Compute>& call) {
   const int64_t* offsets = call.offsets;
   const Compute* a = call.a;
   const Compute* b[vectors];
-  SC_UNROLL for (int j = 0; j < vectors; ++j) b[j] = call.b[j];
+  SC_UNROLL for (int j = 0; j < vectors; ++j) {
+    b[j] = call.b[j];
+    prefetch_rows<Compute, rows, 1>(call.out[j], call.out_stride);
+  }
   vec<Compute> sum[rows][vectors];
   SC_UNROLL for (int i = 0; i < rows; ++i) {
     SC_UNROLL for (int j = 0; j < vectors; ++j) sum[i][j] = zero<Compute>();
