@@ -38,6 +38,8 @@ SC_INLINE void copy_strided_spilling(compute_t<Storage>* to, const Storage* from
   if (stride == 1) return copy_spilling(to, from, n);
   int64_t i = 0;
   for (; i + lanes <= n; i += lanes) store(to + i, load_strided_n(from + i * stride, stride, lanes));
+  // The last vector overlaps the one before it.
+  if (i < n && n > lanes) return store(to + n - lanes, load_strided_n(from + (n - lanes) * stride, stride, lanes));
   for (; i < n; ++i) to[i] = widen(from[i * stride]);
 }
 

@@ -60,6 +60,8 @@ void pack_lines(const Correlation& c, const Storage* source, int64_t group, cons
   const int64_t taps = c.taps(), pixels = block.pixel_end - block.pixel;
   const int64_t tail = round_up(pixels, kLanes<compute_t<Storage>>) - pixels;
   const Cursor start(c, block.pixel);
+  // With one tap every line is read once, from planes too far apart for the processor to see what comes next.
+  const bool ahead = taps == 1 && c.w.stride > 1;
   source += group * c.source_channels * c.source.channel;
   int64_t tap = c.tap_major ? block.k / c.source_channels : block.k % taps;
   int64_t channel = c.tap_major ? block.k % c.source_channels : block.k / taps;
@@ -85,6 +87,10 @@ void pack_lines(const Correlation& c, const Storage* source, int64_t group, cons
       if (low > at.w) zero_spilling(out, low - at.w);
       if (high > low) {
         const Storage* row = plane + at.image * c.source.image + h * c.source.row;
+        if (ahead) {
+          const Storage* next = row + c.source.channel + low * c.w.stride + left;
+          for (int64_t j = 0; j < (high - low) * c.w.stride; j += 64 / sizeof(Storage)) __builtin_prefetch(next + j);
+        }
         copy_strided_spilling(out + (low - at.w), row + low * c.w.stride + left, c.w.stride, high - low);
       }
       if (at.w + n > high) zero_spilling(out + (high - at.w), at.w + n - high);
