@@ -4,6 +4,7 @@
 #include "gemm_correlate.h"
 #include "gemm_grad_band.h"
 #include "gemm_grad_weight.h"
+#include "gemm_merge.h"
 #include "gemm_spread.h"
 
 namespace spatialconv {
@@ -41,6 +42,7 @@ template <class Storage>
 int32_t run_grad_input(const void* problem, const Buffers& b) {
   const Conv2d& p = as_conv(problem);
   if (suits_spread<Storage>(p)) return spread<Storage>(p, b);
+  if (suits_merging<Storage>(p)) return correlate_merged<Storage>(p, b);
   for (int64_t phase = 0; phase < gradient_phases(p); ++phase) {
     const int32_t error = correlate<Storage>(gradient_correlation(p, phase), b.y, b.w, false, b.x, nullptr, b.workspace,
                                              b.threads);
@@ -53,6 +55,7 @@ template <class Storage>
 int64_t grad_input_workspace(const void* problem, int64_t threads) {
   const Conv2d& p = as_conv(problem);
   if (suits_spread<Storage>(p)) return spread_workspace<Storage>(p, threads);
+  if (suits_merging<Storage>(p)) return merged_workspace<Storage>(p, threads);
   int64_t bytes = 0;
   for (int64_t phase = 0; phase < gradient_phases(p); ++phase) {
     bytes = larger(bytes, correlate_workspace<Storage>(gradient_correlation(p, phase), threads));
