@@ -2,6 +2,7 @@
 #include "kernel.h"
 
 #include "gemm_correlate.h"
+#include "gemm_detour.h"
 #include "gemm_grad_band.h"
 #include "gemm_grad_weight.h"
 #include "gemm_merge.h"
@@ -15,33 +16,54 @@ using namespace gemm;
 
 const Conv2d& as_conv(const void* problem) { return *static_cast<const Conv2d*>(problem); }
 
+// The correlation whose filters are packed.
 template <class Storage>
-int32_t run_forward(const void* problem, const Buffers& b) {
-  return correlate<Storage>(forward_correlation(as_conv(problem)), b.x, b.w, b.packed != 0, b.y, b.aux, b.workspace,
-                            b.threads);
-}
-
-template <class Storage>
-int64_t forward_workspace(const void* problem, int64_t threads) {
-  return correlate_workspace<Storage>(forward_correlation(as_conv(problem)), threads);
+Correlation packed_correlation(const Conv2d& p) {
+  return forward_correlation(suits_detour<Storage>(p) ? Detour<compute_t<Storage>>(p).problem : p);
 }
 
 template <class Storage>
 int64_t forward_packed_bytes(const void* problem) {
   using C = compute_t<Storage>;
-  return packed_weight_size<C>(forward_correlation(as_conv(problem))) * sizeof(C);
+  return packed_weight_size<C>(packed_correlation<Storage>(as_conv(problem))) * sizeof(C);
 }
 
 template <class Storage>
 int32_t forward_pack(const void* problem, const Buffers& b) {
-  return pack_weights(forward_correlation(as_conv(problem)), static_cast<const Storage*>(b.w),
+  return pack_weights(packed_correlation<Storage>(as_conv(problem)), static_cast<const Storage*>(b.w),
                       static_cast<compute_t<Storage>*>(b.workspace));
 }
 
 template <class Storage>
-int32_t run_grad_input(const void* problem, const Buffers& b) {
+int32_t run_forward(const void* problem, const Buffers& buffers) {
+  using C = compute_t<Storage>;
+  const auto run = [](const Conv2d& p, const Buffers& b) {
+    return correlate<Storage>(forward_correlation(p), b.x, b.w, b.packed != 0, b.y, b.aux, b.workspace, b.threads);
+  };
   const Conv2d& p = as_conv(problem);
-  if (suits_spread<Storage>(p)) return spread<Storage>(p, b);
+  if (!suits_detour<Storage>(p)) return run(p, buffers);
+  Buffers b = buffers;
+  if (b.packed == 0) {  // once for all images
+    const int32_t error = forward_pack<Storage>(problem, b);
+    if (error != 0) return error;
+    b.w = b.workspace;
+    b.packed = 1;
+    b.workspace = static_cast<char*>(b.workspace) + round_up(forward_packed_bytes<Storage>(problem), 64 * sizeof(C));
+  }
+  return take_detour<C>(p, b, true, run);
+}
+
+template <class Storage>
+int64_t forward_workspace(const void* problem, int64_t threads) {
+  const auto workspace = [threads](const Conv2d& p) {
+    return correlate_workspace<Storage>(forward_correlation(p), threads);
+  };
+  const Conv2d& p = as_conv(problem);
+  return suits_detour<Storage>(p) ? detour_workspace<compute_t<Storage>>(p, workspace) : workspace(p);
+}
+
+template <class Storage>
+int32_t grad_input_in_layout(const Conv2d& p, const Buffers& b) {
   if (suits_merging<Storage>(p)) return correlate_merged<Storage>(p, b);
   for (int64_t phase = 0; phase < gradient_phases(p); ++phase) {
     const int32_t error = correlate<Storage>(gradient_correlation(p, phase), b.y, b.w, false, b.x, nullptr, b.workspace,
@@ -52,15 +74,26 @@ int32_t run_grad_input(const void* problem, const Buffers& b) {
 }
 
 template <class Storage>
+int32_t run_grad_input(const void* problem, const Buffers& b) {
+  const Conv2d& p = as_conv(problem);
+  if (suits_spread<Storage>(p)) return spread<Storage>(p, b);
+  if (!suits_detour<Storage>(p)) return grad_input_in_layout<Storage>(p, b);
+  return take_detour<compute_t<Storage>>(p, b, false, grad_input_in_layout<Storage>);
+}
+
+template <class Storage>
 int64_t grad_input_workspace(const void* problem, int64_t threads) {
+  const auto workspace = [threads](const Conv2d& p) {
+    if (suits_merging<Storage>(p)) return merged_workspace<Storage>(p, threads);
+    int64_t bytes = 0;
+    for (int64_t phase = 0; phase < gradient_phases(p); ++phase) {
+      bytes = larger(bytes, correlate_workspace<Storage>(gradient_correlation(p, phase), threads));
+    }
+    return bytes;
+  };
   const Conv2d& p = as_conv(problem);
   if (suits_spread<Storage>(p)) return spread_workspace<Storage>(p, threads);
-  if (suits_merging<Storage>(p)) return merged_workspace<Storage>(p, threads);
-  int64_t bytes = 0;
-  for (int64_t phase = 0; phase < gradient_phases(p); ++phase) {
-    bytes = larger(bytes, correlate_workspace<Storage>(gradient_correlation(p, phase), threads));
-  }
-  return bytes;
+  return suits_detour<Storage>(p) ? detour_workspace<compute_t<Storage>>(p, workspace) : workspace(p);
 }
 
 template <class Storage>
