@@ -57,6 +57,10 @@ _CONV = """
     n1 ic3 ih12 iw13 oc4 kh2 kw2 sh3 sw3                           # stride beyond the kernel: input never read
     n1 ic2 ih17 iw9 oc3 kh1 kw2 sh5 sw4 pw1                        # the same, unequal
     n1 ic2 ih16 iw16 oc3 kh4 kw4 sh4 sw4                           # patches
+    n2 ic8 ih10 iw12 oc16 kh2 kw2 sh2 sw2                          # patches, whole vectors
+    n1 ic8 ih58 iw57 oc64 kh3 kw3 sh2 sw2 ph1 pw1                  # stride 2, several bands of rows for the input
+    n3 ic20 ih19 iw21 oc33 kh3 kw3 sh2 sw2 ph1 pw1                 # stride 2, many channels and pixels, tails of both
+    n3 ic16 ih128 iw130 oc32 kh2 kw2 sh2 sw2                       # the same, images that are not done all together
     n1 ic3 ih9 iw10 oc4 kh1 kw3 pw1                                # a row of taps
     n1 ic3 ih10 iw9 oc4 kh3 kw1 ph1                                # a column of taps
     n2 ic3 ih1 iw21 oc4 kh1 kw3 pw1                                # one row of input

@@ -64,7 +64,11 @@ int64_t forward_workspace(const void* problem, int64_t threads) {
 
 template <class Storage>
 int32_t grad_input_in_layout(const Conv2d& p, const Buffers& b) {
-  if (suits_merging<Storage>(p)) return correlate_merged<Storage>(p, b);
+  if (suits_merging<Storage>(p)) {
+    bool done = false;
+    const int32_t error = correlate_merged<Storage>(p, b, &done);
+    if (error != 0 || done) return error;
+  }
   for (int64_t phase = 0; phase < gradient_phases(p); ++phase) {
     const int32_t error = correlate<Storage>(gradient_correlation(p, phase), b.y, b.w, false, b.x, nullptr, b.workspace,
                                              b.threads);
@@ -84,8 +88,7 @@ int32_t run_grad_input(const void* problem, const Buffers& b) {
 template <class Storage>
 int64_t grad_input_workspace(const void* problem, int64_t threads) {
   const auto workspace = [threads](const Conv2d& p) {
-    if (suits_merging<Storage>(p)) return merged_workspace<Storage>(p, threads);
-    int64_t bytes = 0;
+    int64_t bytes = suits_merging<Storage>(p) ? merged_workspace<Storage>(p, threads) : 0;
     for (int64_t phase = 0; phase < gradient_phases(p); ++phase) {
       bytes = larger(bytes, correlate_workspace<Storage>(gradient_correlation(p, phase), threads));
     }

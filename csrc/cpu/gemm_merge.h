@@ -1,8 +1,10 @@
 // The input gradient of a strided convolution in nhwc where channels are few, or no tap meets two column phases: the
 // pixels that one grid position spreads over, one of every column phase, lie next to each other in memory, so they are
 // taken for one pixel with all their channels. Its filters are those of all phases, with zeros where a phase lacks a
-// tap that another one has. What remains is one correlation for each row phase, with whole rows written.
+// tap that another one has. What remains is one correlation for each row phase, with whole rows written. Where such a
+// zero has met a value that is not finite, the phases have to be done apart.
 #pragma once
+#include <atomic>
 #include <cstdint>
 
 #include "../common/parallel.h"
@@ -14,17 +16,20 @@ namespace gemm {
 
 struct MergedColumns {
   int64_t phases, low, taps;  // tap j reads source column b + low + j
+  bool whole;                 // every phase has every tap
 
   explicit MergedColumns(const Conv2d& p) : phases(smaller(p.sw, p.iw)), low(INT64_MAX), taps(0) {
-    int64_t high = INT64_MIN;
+    int64_t high = INT64_MIN, apart = 0;
     for (int64_t i = 0; i < phases; ++i) {
       const Axis axis = phase(p, i);
       if (axis.taps == 0) continue;
+      apart += axis.taps;
       const int64_t last = axis.offset + (axis.taps - 1) * axis.offset_step;
       low = smaller(low, smaller(axis.offset, last));
       high = larger(high, larger(axis.offset, last));
     }
     if (high >= low) taps = high - low + 1;
+    whole = apart == phases * taps;
   }
   static Axis phase(const Conv2d& p, int64_t i) { return gradient_axis(p.kw, p.sw, p.pw, p.dw, p.iw, p.ow, i); }
 };
@@ -100,7 +105,23 @@ int64_t merged_workspace(const Conv2d& p, int64_t threads) {
 }
 
 template <class Storage>
-int32_t correlate_merged(const Conv2d& p, const Buffers& b) {
+bool all_finite_in(const Storage* data, int64_t count) {
+  constexpr int64_t lanes = kLanes<compute_t<Storage>>;
+  std::atomic<bool> finite{true};
+  parallel_for(ceil_div(count, 4096), 16, [&](int64_t begin, int64_t end) {
+    bool all = true;
+    const int64_t last = smaller(count, end * 4096);
+    for (int64_t i = begin * 4096; i < last; i += lanes) {
+      all &= all_finite<compute_t<Storage>>(load_n(data + i, last - i));
+    }
+    if (!all) finite = false;
+  });
+  return finite;
+}
+
+// Sets *done unless the phases have to be done apart.
+template <class Storage>
+int32_t correlate_merged(const Conv2d& p, const Buffers& b, bool* done) {
   const MergedColumns merged(p);
   Storage* w = static_cast<Storage*>(b.workspace);
   int32_t error = merge_weights(p, merged, static_cast<const Storage*>(b.w), w);
@@ -108,6 +129,7 @@ int32_t correlate_merged(const Conv2d& p, const Buffers& b) {
     error = correlate<Storage>(merged_correlation(p, merged, i), b.y, w, false, b.x, nullptr,
                                w + merged_weight_size(p, merged), b.threads);
   }
+  *done = merged.whole || all_finite_in(static_cast<const Storage*>(b.x), p.n * p.ic * p.ih * p.iw);
   return error;
 }
 
