@@ -72,7 +72,6 @@ void tile(const TileCall<Compute>& call) {
   const int64_t depth = call.depth, a_stride = call.a_stride, b_stride = call.b_stride, out_stride = call.out_stride;
   const Compute* a = call.a;
   const Compute* b = call.b;
-  prefetch_rows<Compute, rows, vectors>(call.out, call.out_stride);
   vec<Compute> sum[rows][vectors];
   SC_UNROLL for (int i = 0; i < rows; ++i) {
     SC_UNROLL for (int j = 0; j < vectors; ++j) sum[i][j] = zero<Compute>();
