@@ -103,21 +103,21 @@ void pack_spread_filters(const SpreadPlan<Storage>& plan, const Storage* filters
       rows = ceil_div(plan.dest_channels - row, plan.blocks - i);
     }
     const Storage* from = filters + group * plan.source_channels * p.w_stride[0] + row * p.w_stride[1];
-    for (int64_t channel = 0; channel < plan.source_channels; ++channel, from += p.w_stride[0]) {
-      compute_t<Storage>* to = packed + index * plan.block_size;
-      for (int64_t i = 0; i < plan.row_phases; ++i) {
-        const Axis h = plan.row_axis(i);
-        for (int64_t j = 0; j < plan.phases; ++j) {
-          const Axis& w = plan.w[j];
-          compute_t<Storage>* out = to + channel * h.taps * w.taps * kTileRows;
+    compute_t<Storage>* to = packed + index * plan.block_size;
+    for (int64_t i = 0; i < plan.row_phases; ++i) {
+      const Axis h = plan.row_axis(i);
+      for (int64_t j = 0; j < plan.phases; ++j) {
+        const Axis& w = plan.w[j];
+        if (h.taps * w.taps == 0) continue;
+        for (int64_t channel = 0; channel < plan.source_channels; ++channel) {
           for (int64_t y = 0; y < h.taps; ++y) {
-            for (int64_t x = 0; x < w.taps; ++x, out += kTileRows) {
-              const Storage* tap = from + (h.kernel_first + y * h.kernel_step) * p.w_stride[2] +
+            for (int64_t x = 0; x < w.taps; ++x, to += kTileRows) {
+              const Storage* tap = from + channel * p.w_stride[0] +
+                                   (h.kernel_first + y * h.kernel_step) * p.w_stride[2] +
                                    (w.kernel_first + x * w.kernel_step) * p.w_stride[3];
-              for (int64_t r = 0; r < rows; ++r) out[r] = widen(tap[r * p.w_stride[1]]);
+              for (int64_t r = 0; r < rows; ++r) to[r] = widen(tap[r * p.w_stride[1]]);
             }
           }
-          to += plan.source_channels * h.taps * w.taps * kTileRows;
         }
       }
     }
