@@ -81,10 +81,11 @@ struct SpreadPlan {
   };
 };
 
-// Where the tiles of a band are full of grid positions that count.
+// Where the tiles of a band are full of grid positions that count, and many pixels share what packing filters costs.
 template <class Storage>
 bool suits_spread(const Conv2d& p) {
   if (is_nhwc(p) || p.sw < 2 || p.iw < 2 || smaller(p.sw, p.iw) > kSpreadPhases || p.oc == 0) return false;
+  if (p.ic / p.g > 32 && p.n * p.oh * p.ow < 256) return false;
   const SpreadPlan<Storage> plan(p, 1);
   const int64_t positions = plan.band * plan.pitch - plan.halo_w, width = kTileColumns<compute_t<Storage>>;
   return plan.halo_h <= plan.band && 10 * plan.band * (plan.pitch - plan.halo_w) >= 8 * round_up(positions, width);
