@@ -532,7 +532,9 @@ template <class Compute>
 SC_INLINE bool all_finite(vec<Compute> v) {
   const vec<Compute> rest = v - v;
 #if defined(__AVX512F__)
-  if constexpr (std::is_same_v<Compute, float>) return _mm512_cmp_ps_mask((__m512)rest, (__m512)rest, _CMP_UNORD_Q) == 0;
+  if constexpr (std::is_same_v<Compute, float>) {
+    return _mm512_cmp_ps_mask((__m512)rest, (__m512)rest, _CMP_UNORD_Q) == 0;
+  }
   else return _mm512_cmp_pd_mask((__m512d)rest, (__m512d)rest, _CMP_UNORD_Q) == 0;
 #elif defined(__AVX2__)
   if constexpr (std::is_same_v<Compute, float>) return _mm256_movemask_ps((__m256)(rest != rest)) == 0;
