@@ -81,6 +81,28 @@ struct Correlating {
   const Storage* bias;
   Filters<C> filters;
 
+  // The block of filters that comes after one, fetched in even parts by the tiles on that one: on few pixels filters
+  // take as long to come as to be used.
+  struct Upcoming {
+    const C* from = nullptr;
+    int64_t left = 0, chunks, step;
+
+    Upcoming(const Correlating& work, int64_t group, int64_t filter, int64_t size, int64_t tiles)
+        : chunks(ceil_div(work.c.depth(), kLineElements<C>)),
+          step(round_up(ceil_div(size, chunks * tiles), kLineElements<C>)) {
+      if (filter + 1 == work.plan.filters) return;
+      from = work.filters.at(work.c, group, filter + 1);
+      left = size;
+    }
+    void give(TileCall<C>& call) {
+      call.fetch = from;
+      call.fetch_step = left > 0 ? step : 0;
+      if (left <= 0) return;
+      from += chunks * step;
+      left -= chunks * step;
+    }
+  };
+
   // Block of grid positions x block of filters, nhwc.
   void rows_task(const Block& block, int64_t group, int64_t filter, const C* rows, int64_t row_stride) const {
     constexpr int64_t width = kTileColumns<C>;
@@ -92,9 +114,11 @@ struct Correlating {
     const Finish<C> finish{reinterpret_cast<const C*>(added), false, c.activation};
     TileCall<C> call{c.depth(), rows, row_stride, filters.at(c, group, filter), width, sums, width, false};
     call.a_ahead = kTileRows * row_stride;
+    Upcoming next(*this, group, filter, c.depth() * width, ceil_div(block.pixel_end - block.pixel, kTileRows));
     Cursor at(c, block.pixel);
     for (int64_t pixel = block.pixel; pixel < block.pixel_end; pixel += kTileRows, call.a += kTileRows * row_stride) {
       const int64_t count = smaller(kTileRows, block.pixel_end - pixel);
+      next.give(call);
       if (direct && (dense || at.w + count <= c.w.count)) {
         call.out = reinterpret_cast<C*>(dest) + channel + (dense ? pixel * c.dest.column : dest_offset(c, at));
         call.out_stride = c.w.spacing * c.dest.column;
@@ -126,8 +150,10 @@ struct Correlating {
     const bool direct = std::is_same_v<Storage, C> && c.dense_dest();
     const Finish<C> finish{reinterpret_cast<const C*>(added), true, c.activation};
     TileCall<C> call{c.depth(), filters.at(c, group, filter), filters.pitch, panels, plan.pitch, sums, width, false};
+    Upcoming next(*this, group, filter, kTileRows * filters.pitch, ceil_div(block.pixel_end - block.pixel, width));
     for (int64_t pixel = block.pixel; pixel < block.pixel_end; pixel += width, call.b += plan.panel_step) {
       const int64_t columns = smaller(width, block.pixel_end - pixel), at = pixel % plane;
+      next.give(call);
       if (direct && columns % kLanes<C> == 0 && at + columns <= plane) {
         call.out = reinterpret_cast<C*>(dest) + pixel / plane * c.dest.image + channel * c.dest.channel + at;
         call.out_stride = c.dest.channel;

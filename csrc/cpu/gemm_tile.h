@@ -40,7 +40,13 @@ struct TileCall {
   // How much further the next tile reads (0: not told) and writes (0: fetch what this one writes). It is fetched
   // meanwhile, a line of every row at a time: a processor follows few streams by itself, and every row is one.
   int64_t a_ahead = 0, out_ahead = 0;
+  // What comes after this operand: `fetch_step` elements of it are fetched for every line of a row.
+  const Compute* fetch = nullptr;
+  int64_t fetch_step = 0;
 };
+
+template <class Compute>
+constexpr int64_t kLineElements = 64 / int64_t(sizeof(Compute));
 
 template <class Compute, int rows, int vectors>
 SC_INLINE void finish_tile(const Finish<Compute>& finish, vec<Compute> (&sum)[rows][vectors]) {
@@ -82,8 +88,10 @@ void tile(const TileCall<Compute>& call) {
     }
   }
   prefetch_rows<Compute, rows, vectors>(call.out + call.out_ahead, out_stride);
-  constexpr int64_t line = 64 / int64_t(sizeof(Compute));
-  for (int64_t k = 0; k < depth;) {
+  constexpr int64_t line = kLineElements<Compute>;
+  const Compute* fetch = call.fetch;
+  for (int64_t k = 0; k < depth; fetch += call.fetch_step) {
+    for (int64_t i = 0; i < call.fetch_step; i += line) __builtin_prefetch(fetch + i, 0, 2);
     if (call.a_ahead != 0) {
       SC_UNROLL for (int i = 0; i < rows; ++i) __builtin_prefetch(a + call.a_ahead + i * a_stride, 0, 3);
     }
