@@ -45,7 +45,7 @@ int32_t relay_weights(const Conv2d& p, const Buffers& buffers, const TapWeights<
 }
 
 // Bytes of input and output from which on prefetching what comes next pays for its instructions.
-constexpr int64_t kPrefetchedBytes = 5 << 20;
+constexpr int64_t kPrefetchedBytes = 1 << 20;
 
 // A task is one row of the written tensor and a chunk of the input channels.
 struct RowPlan {
