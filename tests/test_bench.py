@@ -27,6 +27,7 @@ from spatialconv.bench import (
     tuning,
 )
 from spatialconv.problem import Conv2dProblem, parse
+from spatialconv.shapes import dense_strides
 
 # Peaks that nothing here reaches and that are not so high that anything would look impossible.
 LIMITS = roofline.Roofline(
@@ -179,6 +180,15 @@ def test_tolerance_grows_with_reduction_and_roundoff():
     order = [tolerance.relative(dtype) for dtype in ("f64", "f32", "f16", "bf16")]
     assert order == sorted(order)
     assert tolerance.relative("f32", "tf32", 9) > 2**-11
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+def test_operands_of_one_channel_say_their_layout(layout):
+    """torch takes such a tensor for both."""
+    problem = parse(f"conv2d n1 ic1 ih5 iw4 oc2 kh3 kw3 f32 {layout} cpu")
+    given = operands.clone(operands.make(problem))
+    assert given[0].stride() == dense_strides(problem.input_shape, layout)
+    assert given[1].stride() == dense_strides(problem.weight_shape, layout)
 
 
 def test_operands_are_seeded_and_the_same_in_both_layouts():

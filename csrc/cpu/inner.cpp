@@ -79,7 +79,10 @@ class InnerProducts {
       do {
         const Piece piece{w + k, filters, pixel, group * depth + k, smaller(kDepth, depth - k), k > 0};
         for (int64_t f = 0; f < filters; f += kTileFilters) {
-          for (int64_t q = 0; q < tiled; q += kTilePixels) tile<kTileFilters, kTilePixels>(piece, f, q, sums);
+          for (int64_t q = 0; q < tiled; q += kTilePixels) {
+            fetch(piece, f + kTileFilters, q, tiled);
+            tile<kTileFilters, kTilePixels>(piece, f, q, sums);
+          }
         }
         for (int64_t q = tiled; q < count; ++q) {
           for (int64_t f = 0; f < filters; f += kColumnFilters) tile<kColumnFilters, 1>(piece, f, q, sums);
@@ -97,6 +100,17 @@ class InnerProducts {
     int64_t filters, pixel, channel, depth;
     bool accumulate;
   };
+
+  // A part of the filters of the next tile, at pixel q of so many on this one: each filter comes from afar once, and the
+  // processor does not see it coming.
+  void fetch(const Piece& piece, int64_t f, int64_t q, int64_t tiled) const {
+    const int64_t lines = ceil_div(piece.depth * static_cast<int64_t>(sizeof(Storage)), 64);
+    const int64_t first = lines * q / tiled, last = lines * (q + kTilePixels) / tiled;
+    for (int i = 0; i < kTileFilters; ++i) {
+      const char* row = reinterpret_cast<const char*>(piece.w + (f + i) * p_.w_stride[0]);
+      for (int64_t line = first; line < last; ++line) __builtin_prefetch(row + 64 * line);
+    }
+  }
 
   // A tile that reaches past the last filter computes that one again.
   template <int kFilters, int kPixels>

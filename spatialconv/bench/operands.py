@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from ..backends.base import DTYPES
 from ..backends.reference.pool import as_offsets
 from ..problem import Conv2dProblem, Pool2dProblem, Problem
-from ..shapes import memory_format
+from ..shapes import as_result
 
 Operands = tuple[torch.Tensor | None, ...]
 
@@ -22,7 +22,7 @@ def make(problem: Problem, seed: int = 0) -> Operands:
     def normal(shape: tuple[int, ...], scale: float = 1.0) -> torch.Tensor:
         values = torch.randn(shape, generator=generator) * scale
         values = values.to(problem.device, DTYPES[problem.dtype])
-        return values.contiguous(memory_format=memory_format(problem.layout)) if len(shape) == 4 else values
+        return as_result(values, problem.layout) if len(shape) == 4 else values
 
     if isinstance(problem, Conv2dProblem):
         weight_scale = 1.0 / math.sqrt(max(problem.ic // problem.g * problem.kh * problem.kw, 1))
@@ -48,7 +48,7 @@ def indices(problem: Pool2dProblem, input: torch.Tensor) -> torch.Tensor:
     else:
         found = F.max_pool2d(input.float(), *window(problem), problem.ceil, return_indices=True)[1]
     found = as_offsets(problem, found) if problem.offsets else found
-    return found.contiguous(memory_format=memory_format(problem.layout))
+    return as_result(found, problem.layout)
 
 
 def window(problem: Pool2dProblem) -> tuple[tuple[int, int], ...]:

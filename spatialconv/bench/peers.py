@@ -17,7 +17,7 @@ from .. import dispatch
 from ..activations import IN_PLACE
 from ..backends.base import DTYPES
 from ..problem import Conv2dProblem, Pool2dProblem, Problem
-from ..shapes import memory_format
+from ..shapes import as_result
 from .operands import average_arguments, window
 from .suites import Cell
 
@@ -128,7 +128,7 @@ def _torch_backward(problem: Problem) -> Call:
     def unread(shape: tuple[int, ...]) -> torch.Tensor:
         """An operand that only tells its shape and layout."""
         made = torch.zeros(shape, dtype=DTYPES[problem.dtype], device=problem.device)
-        return made.contiguous(memory_format=memory_format(problem.layout))
+        return as_result(made, problem.layout)
 
     if isinstance(problem, Conv2dProblem):
         stride, padding, dilation = (list(pair) for pair in _conv_geometry(problem))
