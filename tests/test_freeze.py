@@ -295,6 +295,36 @@ def test_hooks_are_called():
     assert called.count("any") > 5
 
 
+@needs_extension
+def test_inference_mode_before_no_grad():
+    """What is kept from a call in inference mode may be written to by a later one outside of it."""
+    for instructions in (
+        [("conv3", 0, 0), ("relu6_", 1, 1), ("conv", 1, 1), ("iadd", 2, 3), ("pool", 4, 4)],
+        [("conv", 0, 0)],
+    ):
+        model = Graph(instructions, 1).eval()
+        frozen, input = freeze(model), integers(*SHAPE, generator=torch.Generator().manual_seed(1))
+        with torch.inference_mode():
+            frozen(input), frozen(input)
+        with torch.no_grad():
+            for _ in range(2):
+                assert torch.equal(frozen(input)[0], model(input)[0])
+
+
+@torch.no_grad()
+def test_a_weight_that_a_hook_makes():
+    """torch.nn.utils.weight_norm, whose layer has no parameter of that name."""
+    model, input = block()
+    with pytest.warns(FutureWarning):
+        torch.nn.utils.weight_norm(model.body[0])
+    frozen = freeze(model)
+    for _ in range(3):
+        torch.testing.assert_close(frozen(input), model(input))
+    assert len(frozen._programs) == 1
+    frozen.model.body[0].weight_g.mul_(2)
+    torch.testing.assert_close(frozen(input), copy.deepcopy(frozen.model)(input))
+
+
 @torch.no_grad()
 def test_threads_share_nothing():
     model, _ = block()
@@ -371,8 +401,7 @@ def test_what_cannot_be_frozen():
         freeze(3)
     with pytest.raises(ValueError, match="backend"):
         freeze(nn.Conv2d(1, 1, 1).eval(), "none such")
-    with pytest.raises(ValueError, match="for inference"):
-        freeze(nn.Conv2d(1, 1, 1).eval()).train()
+    assert not any(module.training for module in nn.Sequential(freeze(nn.Conv2d(1, 1, 1).eval())).train()[0].modules())
     with pytest.raises(RuntimeError):
         freeze(nn.Conv2d(1, 1, 1).eval())(torch.ones(1, 2, 3, 3))
 
@@ -406,3 +435,78 @@ def test_buffers_that_meet_lie_apart(drawn) -> None:
     if buffers:
         together = max(sum(b.size for b in buffers if b.first <= step <= b.last) for step in range(20))
         assert together <= total <= sum(b.size + 63 for b in buffers)
+
+
+class Keeper(nn.Module):
+    """A layer of somebody's own that keeps what it was given, and gives it back where its values say so."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        self.seen = input
+        return input if input.sum() > 0 else input.clone()
+
+
+@needs_extension
+@torch.no_grad()
+def test_what_somebody_keeps_is_theirs():
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(8, 8, 3, padding=1) for _ in range(5)]
+    model = nn.Sequential(layers[0], Keeper(), layers[1], nn.Identity(), *layers[2:]).eval()
+    kept: list[Tensor] = []
+    model[3].register_forward_hook(lambda module, given, output: kept.append(output))
+    frozen, plain = freeze(model), model
+    for _ in range(4):
+        input = torch.randn(1, 8, 9, 9)
+        kept.clear()
+        expected = plain(input)
+        seen, hooked = plain[1].seen, kept.pop()
+        torch.testing.assert_close(frozen(input), expected)
+        torch.testing.assert_close(frozen.model[1].seen, seen)
+        torch.testing.assert_close(kept.pop(), hooked)
+
+
+@torch.no_grad()
+def test_hooks_of_the_model_and_of_what_contains_layers():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU()), nn.Conv2d(4, 4, 1)).eval()
+    model.register_forward_pre_hook(lambda module, given: (given[0] * 2,))
+    model.register_forward_hook(lambda module, given, output: output * 3)
+    model[0].register_forward_hook(lambda module, given, output: output - float(output.mean()))
+    frozen, input = freeze(model), torch.randn(1, 4, 7, 7)
+    for _ in range(3):
+        torch.testing.assert_close(frozen(input), model(input))
+
+
+@torch.no_grad()
+def test_forms_changed_in_place_and_constants_of_the_forward():
+    class Turned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3)
+
+        def forward(self, input: Tensor) -> dict[str, Tensor]:
+            value = self.first(input)
+            value.transpose_(2, 3)
+            return {"turned": self.second(value + torch.ones(1))}
+
+    torch.manual_seed(0)
+    model, input = Turned().eval(), torch.randn(1, 4, 8, 7)
+    frozen = freeze(model)
+    for _ in range(4):
+        output = frozen(input)
+        assert type(output) is dict
+        torch.testing.assert_close(output, model(input))
+
+
+def test_edits_of_a_model_frozen_in_inference_mode():
+    model, input = block()
+    with torch.inference_mode():
+        frozen = freeze(model)
+        frozen(input), frozen(input)
+        frozen.load_state_dict({name: 2 * value for name, value in frozen.state_dict().items()})
+        expected = copy.deepcopy(frozen.model)(input)
+        torch.testing.assert_close(frozen(input), expected)
+        frozen.model.double()
+        with pytest.raises(RuntimeError):
+            frozen(input)
+        with pytest.raises(TypeError, match="positional argument"):
+            frozen(input, input)

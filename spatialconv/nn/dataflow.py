@@ -60,7 +60,8 @@ class Dataflow:
     def _collect(self, root: torch.nn.Module, graph: fx.Graph) -> None:
         for node in graph.nodes:
             if node.op == "get_attr":
-                self.read.add(id(attribute(root, node.target)))
+                # What a forward makes as it runs is gone by now.
+                self.read.add(id(attribute(root, node.target, None)))
             if node.op != "call_module":
                 continue
             module = root.get_submodule(node.target)
@@ -112,23 +113,38 @@ class _Tracer(fx.Tracer):
         return next(module.children(), None) is None or module in self.closed or super().is_leaf_module(module, path)
 
 
-def attribute(root: torch.nn.Module, target: str) -> object:
+def attribute(root: torch.nn.Module, target: str, *default: object) -> object:
     """What a ``get_attr`` node reads."""
     path, _, name = target.rpartition(".")
-    return getattr(root.get_submodule(path), name)
+    return getattr(root.get_submodule(path), name, *default)
+
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def hooked(module: torch.nn.Module) -> bool:
+    """Whether something else happens when the module is called."""
+    return any(getattr(module, hooks, None) for hooks in _HOOKS)
 
 
 def traced(model: torch.nn.Module) -> fx.Graph:
-    """The whole model as one graph, whose modules are torch's own and layers. Raises whatever the model's code raises
-    on symbolic values."""
+    """The whole model as one graph, whose modules are torch's own, layers, and what has hooks. Raises whatever the
+    model's code raises on symbolic values. Tensors that the model makes as it runs become buffers of it that no
+    state_dict holds."""
     with _undisturbed(model):
-        return _Tracer({}).trace(model)
+        hooked_modules = {module: "has hooks" for module in model.modules() if module is not model and hooked(module)}
+        graph = _Tracer(hooked_modules).trace(model)
+        made = {node.target: attribute(model, node.target) for node in graph.find_nodes(op="get_attr")}
+    for name, value in made.items():
+        if "." not in name and not hasattr(model, name):
+            model.register_buffer(name, value, persistent=False)
+    return graph
 
 
 @contextmanager
 def _undisturbed(model: torch.nn.Module) -> Iterator[None]:
     """Whatever a ``forward`` assigns to its module meanwhile is undone."""
-    modules = list(model.modules())
+    modules = [module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)]
     before = [(dict(vars(module)), [dict(vars(module)[name]) for name in _DICTS]) for module in modules]
     try:
         yield

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 
-from .dataflow import Dataflow
+from .dataflow import Dataflow, hooked
 from .layers import Conv2d, ConvTranspose2d
 
 _ACTIVATIONS = {
@@ -19,7 +19,6 @@ _ACTIVATIONS = {
     torch.nn.SiLU: "silu",
     torch.nn.GELU: "gelu",
 }
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 @dataclass
@@ -133,11 +132,6 @@ def activation_word(module: torch.nn.Module) -> str | None:
     """The word for what an activation module computes in eval mode, if a convolution can compute it."""
     word = _ACTIVATIONS.get(type(module))
     return None if module.training or hooked(module) or _function(module, Conv2d) else word
-
-
-def hooked(module: torch.nn.Module) -> bool:
-    """Whether something else happens when the module is called."""
-    return any(getattr(module, hooks, None) for hooks in _HOOKS)
 
 
 def _activated(layer: torch.nn.Module) -> str:

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from ..eager import conv_surroundings, eager
 from .conversion import ConversionReport, convert
-from .dataflow import traced
+from .dataflow import hooked, traced
 from .layers import BackendLayer, Conv2d
 from .program import ChangedForm, Program
 from .recording import Recording
@@ -36,7 +36,9 @@ def freeze(
 
     Only plain calls on tensors under ``torch.no_grad`` or ``torch.inference_mode`` are run so; any other call
     (gradients, autocast, a profiler, torch.compile, keyword arguments) goes through the converted layers and gives the
-    same result. A new or edited weight is noticed and transformed again, but for edits through ``weight.data``.
+    same result. A new or edited weight of a convolution is noticed and transformed again, but for edits in place of
+    ``weight.data``. All else counts as it was when the model was frozen: hooks, attributes such as ``stride``, the
+    branches of its code. Of lists, tuples and dicts that it returns, subclasses come back as plain ones.
 
     Args:
         model: in eval mode, and such that ``torch.fx`` can execute it symbolically; its inputs are positional.
@@ -57,9 +59,11 @@ def freeze(
         raise TypeError(f"spatialconv.nn.freeze: model: expected a torch.nn.Module, got {type(model).__name__}")
     if any(module.training for module in model.modules()):
         raise ValueError("spatialconv.nn.freeze: model: expected eval mode, got training mode: call model.eval() first")
-    model = convert(copy.deepcopy(model), backend, fuse=True, report=report)
-    # A layer has no graph of its own: it is a node of one.
-    return Frozen(torch.nn.Sequential(model) if isinstance(model, BackendLayer) else model)
+    # Of tensors that are made in inference mode no edit is counted.
+    with torch.inference_mode(False):
+        model = convert(copy.deepcopy(model), backend, fuse=True, report=report)
+        # A layer has no graph of its own, and a model's own hooks are no part of its: they are a node of one.
+        return Frozen(torch.nn.Sequential(model) if isinstance(model, BackendLayer) or hooked(model) else model)
 
 
 class Frozen(torch.nn.Module):
@@ -70,12 +74,11 @@ class Frozen(torch.nn.Module):
         self.model = model
         self.eval()
         self._forget()
-        self._graph = _graph(model)
-        self._sums = find_sums(self._graph, model)
+        self._trace()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The model's output."""
-        if kwargs or not args or torch.is_grad_enabled() or not _plain(args):
+        if kwargs or len(args) != self._inputs or torch.is_grad_enabled() or not _plain(args):
             return self.model(*args, **kwargs)
         key = tuple([(input.shape, input.stride(), input.dtype, input.device) for input in args])
         key += conv_surroundings(args[0])
@@ -97,25 +100,35 @@ class Frozen(torch.nn.Module):
         """Give back the memory of intermediate results and what was recorded; the next call records anew."""
         self._forget()
 
+    def _trace(self) -> None:
+        self._graph = _graph(self.model)
+        self._inputs = len(self._graph.find_nodes(op="placeholder"))
+        self._sums = find_sums(self._graph, self.model)
+
     def _record(self, key: tuple, inputs: tuple[Tensor, ...]) -> Any:
         if len(self._programs) >= _LIMIT:
             self._forget()
-        self._watched = self._watched or [_watched(layer) for layer in self.model.modules() if type(layer) is Conv2d]
         recording = Recording(self.model, self._graph, self._sums, self._forms)
-        before = [_version(input) for input in inputs]
-        output = recording.run(*inputs)
-        # A call that changes its own input cannot be begun again by other means, should a value change its form.
-        same = before == [_version(input) for input in inputs]
+        weights = {layer: _watched(layer) for layer in self.model.modules() if type(layer) is Conv2d}
+        touched = (*inputs, *self.model.buffers())
+        before = [_version(tensor) for tensor in touched]
+        output = _ordinary(recording.run(*inputs))
+        # A call that changes its input or the model cannot be begun again by other means, should a value change its
+        # form.
+        same = before == [_version(tensor) for tensor in touched]
         only_tensors = all(leaf is None or isinstance(leaf, Tensor) for leaf in tree_leaves(output))
-        self._programs[key] = Program(recording) if same and only_tensors else None
+        self._programs[key] = Program(recording) if same and only_tensors and recording.repeatable else None
+        known = {id(parameters) for parameters, *_ in self._watched}
+        new = [layer for layer in recording.layers if id(layer._parameters) not in known]
+        self._watched = [*self._watched, *(weights[layer] for layer in dict.fromkeys(new))]
         return output
 
     def _fresh(self) -> bool:
         """Whether the weights are those that were transformed."""
-        for parameters, weight, version, bias, bias_version in self._watched:
-            if parameters["weight"] is not weight or _version(weight) != version or parameters["bias"] is not bias:
+        for parameters, weight, mark, bias, bias_mark in self._watched:
+            if parameters.get("weight") is not weight or parameters.get("bias") is not bias or _mark(weight) != mark:
                 return False
-            if bias is not None and _version(bias) != bias_version:
+            if bias is not None and _mark(bias) != bias_mark:
                 return False
         return True
 
@@ -125,8 +138,7 @@ class Frozen(torch.nn.Module):
         self._watched: list[tuple] = []
 
     def train(self, mode: bool = True) -> Frozen:
-        if mode:
-            raise ValueError("spatialconv.nn.freeze: a frozen model is for inference: train the model it was made of")
+        """It stays in eval mode, also within a model that is trained."""
         return super().train(False)
 
     def _apply(self, fn, recurse=True):
@@ -139,11 +151,10 @@ class Frozen(torch.nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._forget()
-        self._graph = _graph(self.model)
-        self._sums = find_sums(self._graph, self.model)
+        self._trace()
 
 
-_UNSAVED = ("_programs", "_forms", "_watched", "_graph", "_sums")
+_UNSAVED = ("_programs", "_forms", "_watched", "_graph", "_inputs", "_sums")
 
 
 def _graph(model: torch.nn.Module) -> fx.Graph:
@@ -171,6 +182,22 @@ def _version(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
 
+def _mark(tensor: Tensor) -> tuple:
+    """What changes where its values do, or where they lie."""
+    return _version(tensor), tensor.data_ptr(), tensor.dtype
+
+
 def _watched(layer: Conv2d) -> tuple:
-    weight, bias = layer.weight, layer.bias
-    return layer._parameters, weight, _version(weight), bias, None if bias is None else _version(bias)
+    weight, bias = layer._parameters.get("weight"), layer._parameters.get("bias")
+    marks = [None if tensor is None else _mark(tensor) for tensor in (weight, bias)]
+    return layer._parameters, weight, marks[0], bias, marks[1]
+
+
+def _ordinary(value: object) -> object:
+    """The value with fx's immutable lists and dicts as Python's own."""
+    if isinstance(value, dict):
+        return {key: _ordinary(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        parts = [_ordinary(part) for part in value]
+        return parts if isinstance(value, list) else tuple(parts)
+    return value

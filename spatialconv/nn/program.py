@@ -91,10 +91,12 @@ class _Memory:
 
     def __init__(self, program: Program) -> None:
         self._program = program
-        block = torch.empty(program.size + _PAGE, dtype=torch.uint8)
+        # An ordinary tensor also where the first call is in inference mode: later ones need not be.
+        with torch.inference_mode(False):
+            block = torch.empty(program.size + _PAGE, dtype=torch.uint8)
+            self._block = block[-block.data_ptr() % _PAGE :]
         if allocation.large(block.nbytes):
             allocation.on_large_pages(block)
-        self._block = block[-block.data_ptr() % _PAGE :]
         self._fixed: set[int] = set()
         self.values: _Values = [None] * len(program.place)
         self.runs: list[_Run] = []
@@ -121,8 +123,9 @@ class _Memory:
         if step.buffer in self._program.escaping:
             return None
         begin = self._program.offsets[step.buffer]
-        lying = self._block[begin : begin + step.buffer.size].view(step.form.dtype)
-        self.values[place] = lying.as_strided(step.form.shape, step.form.stride)
+        with torch.inference_mode(False):
+            lying = self._block[begin : begin + step.buffer.size].view(step.form.dtype)
+            self.values[place] = lying.as_strided(step.form.shape, step.form.stride)
         self._fixed.add(place)
         source = self._program.place[step.source]
         if source not in self._fixed:

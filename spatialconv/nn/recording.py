@@ -19,7 +19,7 @@ from ..backends.base import Launch
 from ..dispatch import choose, requested
 from ..problem import Problem
 from ..shapes import memory_format
-from .folding import hooked
+from .dataflow import hooked
 from .layers import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, Conv2d, MaxPool2d
 from .memory_plan import Buffer
 from .packing import packed_choice
@@ -95,11 +95,14 @@ class Recording(fx.Interpreter):
         forms: dict[torch.nn.Module, list[Tensor]],
     ) -> None:
         super().__init__(model, graph=graph)
+        self.extra_traceback = False
         self.forms = forms
         self.steps: list[Step] = []
         self.same: dict[fx.Node, fx.Node] = {}  # a node that does nothing, and the one whose value it has
         self.buffers: list[Buffer] = []
         self.escaping: set[Buffer] = set()
+        self.repeatable = True
+        self.layers: list[Conv2d] = []  # whose weights are read where they lie, or were transformed
         self._sums = sums
         self._place = {node: index for index, node in enumerate(graph.nodes)}
         self._added: dict[fx.Node, Buffer | None] = {}  # nodes of a sum that a kernel adds up
@@ -108,7 +111,10 @@ class Recording(fx.Interpreter):
         self._owners: dict[StorageWeakRef, Buffer] = {}
 
     def run_node(self, node: fx.Node) -> object:
+        before = [(value, Form.of(value)) for used in node.all_input_nodes for value in _tensors(self.env[used])]
         result = super().run_node(node)
+        # What a step does to the form of a tensor itself, it would do to a tensor that is kept for the next call.
+        self.repeatable &= all(form.fits(value) for value, form in before)
         read = set().union(*(self._within[used] for used in node.all_input_nodes))
         if node.op == "output":
             self.escaping |= read
@@ -128,6 +134,8 @@ class Recording(fx.Interpreter):
         else:
             self._append(Generic(node), read)
         self._within[node] = {owner for tensor in _tensors(result) if (owner := self._owner(tensor)) is not None}
+        if _may_keep(node, module):
+            self.escaping |= read | self._within[node]
         return result
 
     def origin(self, node: fx.Node) -> fx.Node:
@@ -188,6 +196,8 @@ class Recording(fx.Interpreter):
         launch = choice.kernel.launch(problem, choice.context, weight, accumulate=total is not None)
         if launch is None:
             return None
+        if isinstance(layer, Conv2d):
+            self.layers.append(layer)
         onto = None if total is None else self.origin(total.other)
         buffer = self._buffer(result.nbytes) if onto is None else self._written[onto].buffer
         workspace = self._buffer(launch.workspace_bytes) if launch.workspace_bytes else None
@@ -200,6 +210,14 @@ class Recording(fx.Interpreter):
         buffer = Buffer(size, len(self.steps), len(self.steps))
         self.buffers.append(buffer)
         return buffer
+
+
+def _may_keep(node: fx.Node, module: torch.nn.Module | None) -> bool:
+    """Whether a call may hold on to the tensors that it is given, or give them back by their values: anybody's code but
+    torch's and ours, and hooks."""
+    if node.op == "call_module":
+        return hooked(module) or not type(module).__module__.startswith(("torch.nn.modules.", __package__))
+    return node.op == "call_function" and not (node.target.__module__ or "torch").startswith(("torch", "_operator"))
 
 
 def _tensors(value: object) -> Iterator[Tensor]:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from .folding import activation_word, hooked
+from .dataflow import hooked
+from .folding import activation_word
 from .layers import LAYERS, Conv2d
 
 _ADDITIONS = (operator.add, operator.iadd, torch.add)
