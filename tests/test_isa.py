@@ -33,7 +33,7 @@ def direct(level: str, x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | No
     y = torch.full((n, oc, oh, ow), torch.nan, dtype=x.dtype)
     y = y.contiguous(memory_format=torch.channels_last) if nhwc else y
     fields = dict(n=n, g=1, ic=ic, ih=ih, iw=iw, oc=oc, oh=oh, ow=ow, kh=kh, kw=kw, sh=1, sw=1)
-    fields |= dict(ph=padding, pw=padding, dh=1, dw=1, activation=0)
+    fields |= dict(ph=padding, pw=padding, dh=1, dw=1, activation=0, accumulate=0)
     problem = structs.conv2d_struct(fields, x.stride(), w.stride(), y.stride())
     address = ctypes.addressof(problem)
     workspace = torch.full((module.workspace_bytes(handle, address, 1) + 64,), 255, dtype=torch.uint8)
