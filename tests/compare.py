@@ -154,8 +154,11 @@ def check(problem: Problem, result: Tensor, right: Truth, tier: str = "ieee", ex
     if exact:
         expected = expected.to(result.dtype).double()
     allowed = torch.zeros_like(expected)
+    if (problem.device, problem.dtype, getattr(problem, "activation", None)) == ("cuda", "f64", "hardswish"):
+        # torch's own on CUDA, which stands behind these kernels, takes a sixth in float32 for float64 too.
+        allowed += 2.0**-23 * torch.nan_to_num(expected).abs()
     if not exact:
-        allowed = right.magnitude * tolerance.relative(problem.dtype, tier, summands(problem))
+        allowed += right.magnitude * tolerance.relative(problem.dtype, tier, summands(problem))
         allowed += tolerance.absolute(problem.dtype)
     fine = torch.where(expected.isfinite(), (got - expected).abs() <= allowed, same(got, expected))
     if not fine.all():
