@@ -1,10 +1,11 @@
-"""The command line: ``spatialconv bench | check | explain | info | report | tune``. Only a command imports torch."""
+"""The command line: ``spatialconv bench | check | explain | info | report | study | tune``. Only a command imports
+torch."""
 
 from __future__ import annotations
 
 import typer
 
-from . import bench, check, explain, info, report, tune
+from . import bench, check, explain, info, report, study, tune
 
 app = typer.Typer(
     name="spatialconv",
@@ -38,4 +39,5 @@ app.command(help=check.HELP)(check.check)
 app.command(help=explain.HELP)(explain.explain)
 app.command(help=info.HELP)(info.info)
 app.command(help=report.HELP)(report.report)
+app.add_typer(study.app, name="study", help=study.HELP)
 app.command(help=tune.HELP)(tune.tune)
