@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from . import backends as _backends
-from . import settings, tuned
+from . import gpu_order, settings, tuned
 from .backends.base import Context, Kernel, Plan
 from .backends.empty import empty_plan
 from .errors import BackendUnavailableError, ReferenceFallbackWarning, UnsupportedProblemError
@@ -263,14 +263,16 @@ def _ask(problem: Problem, request: str, context: Context) -> _Asked:
 
 
 def ordered(problem: Problem, names: tuple[str, ...], context: Context) -> tuple[str, ...]:
-    """The table's order, but a kernel that would be slower on the problem than others comes last of its backend."""
+    """The table's order, but a kernel that would be slower on the problem than others comes last of its backend, and on
+    a GPU those come first that were measured to be faster than other backends' kernels."""
     backend_names = [name.partition(":")[0] for name in names]
 
     def place(name: str) -> tuple[int, bool]:
         last = len(names) > 1 and kernel(name).unprofitable(problem, context) is not None
         return backend_names.index(name.partition(":")[0]), last
 
-    return tuple(sorted(names, key=place))
+    first = tuple(name for name in gpu_order.asked_first(problem) if name in names)
+    return first + tuple(name for name in sorted(names, key=place) if name not in first)
 
 
 def _choose(problem: Problem, request: str, context: Context) -> Choice:

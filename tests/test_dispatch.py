@@ -15,6 +15,7 @@ from calls import BACKENDS, CALLS, FEW, assert_same, flat
 import spatialconv
 from spatialconv import dispatch, eager, settings, tuned
 from spatialconv.errors import BackendUnavailableError, ReferenceFallbackWarning, UnsupportedProblemError
+from spatialconv.problem import parse
 
 backend_modules = importlib.import_module("spatialconv.backends")
 IMAGE, WEIGHT = torch.rand(1, 2, 5, 5), torch.rand(4, 2, 3, 3)
@@ -435,3 +436,25 @@ def test_the_architecture_asked_is_that_of_the_tensors_own_gpu(monkeypatch):
     monkeypatch.setattr(dispatch, "choose", lambda *args, index=None: asked.append(index) or choose(*args))
     eager.Entry(dispatch.parse(TEXT), "reference", 1)
     assert asked == [1]
+
+
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        ("max_pool2d n8 ic64 ih56 iw56 kh3 kw3 sh2 sw2 ph1 pw1 bf16 nhwc cuda", "triton:windows"),
+        ("conv2d_grad_weight n8 ic64 ih56 iw56 oc64 kh3 kw3 ph1 pw1 g64 f16 nhwc cuda", "triton:depthwise"),
+        ("conv2d_grad_weight n8 ic3 ih224 iw224 oc64 kh7 kw7 sh2 sw2 ph3 pw3 bf16 nhwc cuda", "triton:implicit_gemm"),
+        ("conv2d n8 ic96 ih56 iw56 oc24 bf16 nhwc cuda", "triton:implicit_gemm"),
+        ("conv2d_grad_weight n8 ic96 ih56 iw56 oc24 bf16 nhwc cuda", "extension:depthwise"),
+        ("conv2d n8 ic128 ih28 iw28 oc128 kh3 kw3 ph1 pw1 bf16 nhwc cuda", "extension:depthwise"),
+        ("conv2d n8 ic96 ih56 iw56 oc24 f32 nhwc cuda", "extension:depthwise"),
+        ("max_pool2d n8 ic64 ih56 iw56 kh3 kw3 sh2 sw2 ph1 pw1 bf16 nchw cuda", "extension:rows"),
+        ("max_pool2d n8 ic64 ih56 iw56 kh3 kw3 sh2 sw2 ph1 pw1 bf16 nhwc cpu", "extension:rows"),
+    ],
+)
+def test_a_gpu_asks_first_what_was_measured_to_be_faster(text, first):
+    problem = parse(text)
+    names = dispatch.candidates(problem.op)
+    asked = dispatch.ordered(problem, names, dispatch.Context(isa="sm_90"))
+    assert asked[0] == first and sorted(asked) == sorted(names)
+    assert dispatch.ordered(problem, dispatch.candidates(problem.op, "numba"), dispatch.Context())[0] != first

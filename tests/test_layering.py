@@ -20,7 +20,7 @@ LAYERS = (
     ("backends.empty", "backends.allocation"),
     ("backends.reference", "backends.extension", "backends.numba", "backends.triton"),
     ("backends",),
-    ("tuned",),
+    ("tuned", "gpu_order"),
     ("dispatch",),
     ("ops",),
     ("eager",),
