@@ -15,7 +15,10 @@ from math import prod
 from ..problem import Problem
 
 # Buffers begin far from each other, each on a page, so that sets are the same in every program made of a nest.
-_BASES = {"input": 0x1_0000_0000, "weight": 0x2_0000_0000, "output": 0x4_0000_0000, "columns": 0x5_0000_0000}
+_BASES = {
+    "input": 0x1_0000_0000, "weight": 0x2_0000_0000, "output": 0x4_0000_0000, "columns": 0x5_0000_0000,
+    "packed": 0x6_0000_0000,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def index(name: str) -> Affine:
 
 @dataclass(frozen=True)
 class Buffer:
-    """Elements in memory. ``name``: input, weight, output or columns; ``axes`` and ``shape`` in the order in which they
+    """Elements in memory. ``name``: input, weight, output, columns or packed; ``axes`` and ``shape`` in the order in which they
     are spoken of, ``strides`` in elements; ``base``: the address of the first byte."""
 
     name: str
@@ -93,10 +96,11 @@ class Reference:
 
 @dataclass(frozen=True)
 class Touch:
-    """A load or a store of one element."""
+    """A load or a store of one element, or of ``lanes`` that follow each other in memory."""
 
     reference: Reference
     store: bool = False
+    lanes: int = 1
 
 
 @dataclass(frozen=True)
@@ -183,6 +187,14 @@ class Store:
 
 
 @dataclass(frozen=True)
+class Vectors:
+    """What a kernel does with registers of its own, in words, and what it touches."""
+
+    words: str
+    touches: tuple[Touch, ...]
+
+
+@dataclass(frozen=True)
 class Let:
     """A name for an expression, used by what follows in the same body."""
 
@@ -211,7 +223,7 @@ class Loop:
     body: tuple[Step, ...]
 
 
-Statement = Set | Load | Hold | MultiplyAdd | Add | Maximum | Divide | Store
+Statement = Set | Load | Hold | MultiplyAdd | Add | Maximum | Divide | Store | Vectors
 Step = Statement | Let | Guard | Loop
 
 
@@ -230,10 +242,15 @@ class Nest:
     def addresses(self) -> Iterator[tuple[str, int, bool]]:
         """Every access in order: the buffer's name, the address of its first byte, whether it stores. Slow, and the
         judge of everything faster."""
+        for buffer, offset, _, store in self.accesses():
+            yield buffer.name, buffer.base + offset, store
+
+    def accesses(self) -> Iterator[tuple[Buffer, int, int, bool]]:
+        """The same as buffer, offset in bytes, size in bytes and whether it stores."""
         yield from _walk(self.body, {})
 
 
-def _walk(body: tuple[Step, ...], indices: dict[str, int]) -> Iterator[tuple[str, int, bool]]:
+def _walk(body: tuple[Step, ...], indices: dict[str, int]) -> Iterator[tuple[Buffer, int, int, bool]]:
     for step in body:
         if isinstance(step, Loop):
             stop = min(bound.value(indices) for bound in step.stops)
@@ -248,7 +265,7 @@ def _walk(body: tuple[Step, ...], indices: dict[str, int]) -> Iterator[tuple[str
             for touch in step.touches:
                 buffer = touch.reference.buffer
                 offset = touch.reference.offset.value(indices)
-                yield buffer.name, buffer.base + offset * buffer.itemsize, touch.store
+                yield buffer, offset * buffer.itemsize, touch.lanes * buffer.itemsize, touch.store
 
 
 def as_data(nest: Nest) -> dict[str, object]:
@@ -290,6 +307,7 @@ def _step_data(step: Step) -> dict[str, object]:
                 "indices": [_affine_data(one) for one in touch.reference.indices],
                 "offset": _affine_data(touch.reference.offset),
                 "store": touch.store,
+                "lanes": touch.lanes,
             }
             for touch in step.touches
         ],
@@ -302,6 +320,8 @@ def _affine_data(expression: Affine) -> dict[str, object]:
 
 def text(step: Statement) -> str:
     """A statement as a line of pseudo-code."""
+    if isinstance(step, Vectors):
+        return step.words
     if isinstance(step, Set):
         return "sum = lowest" if step.lowest else "sum = 0"
     if isinstance(step, Load):

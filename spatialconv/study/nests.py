@@ -77,7 +77,7 @@ def direct(
     if sharing not in SHARINGS:
         raise ValueError(f"study: sharing: expected one of {', '.join(SHARINGS)}, got {sharing!r}")
     loops, tiles = _ordered(order or ORDERS[problem.layout], tile or {}, "n g oc oh ow ic kh kw")
-    x, w, y = _operands(problem, sharing)
+    x, w, y = laid_operands(problem, sharing)
     inputs, outputs = problem.ic // problem.g, problem.oc // problem.g
     extents = {
         "n": problem.n, "g": problem.g, "oc": outputs, "oh": problem.oh, "ow": problem.ow, "ic": inputs,
@@ -111,7 +111,7 @@ def im2col(problem: Conv2dProblem) -> Nest:
     output. NHWC: as (oh ow, kh kw ic), and each output is a dot product of two rows.
     """
     _check_forward(problem)
-    x, w, y = _operands(problem, "tied")
+    x, w, y = laid_operands(problem, "tied")
     inputs, outputs = problem.ic // problem.g, problem.oc // problem.g
     axes = ("ic", "kh", "kw", "oh", "ow") if problem.layout == "nchw" else ("oh", "ow", "kh", "kw", "ic")
     sizes = {"ic": inputs, "kh": problem.kh, "kw": problem.kw, "oh": problem.oh, "ow": problem.ow}
@@ -137,7 +137,7 @@ def im2col(problem: Conv2dProblem) -> Nest:
 def dense(problem: Conv2dProblem) -> Nest:
     """The picture flattened and every output connected with every input of its image, as by a Linear layer."""
     _check_forward(problem)
-    x, _, y = _operands(problem, "tied")
+    x, _, y = laid_operands(problem, "tied")
     pixels, outputs = problem.ic * problem.ih * problem.iw, problem.oc * problem.oh * problem.ow
     flat_x = Buffer("input", ("n", "i"), (problem.n, pixels), (pixels, 1), x.itemsize)
     flat_y = Buffer("output", ("n", "o"), (problem.n, outputs), (outputs, 1), y.itemsize)
@@ -162,7 +162,7 @@ def pool(problem: Pool2dProblem, order: str | None = None) -> Nest:
     kept = build.register_suffix(loops, ("kh", "kw"))
     if not {"kh", "kw"} <= set(loops[len(loops) - kept :]):
         raise ValueError(f"study: order: expected kh and kw innermost in pooling, got {' '.join(loops)}")
-    x, y = _pool_operands(problem)
+    x, y = laid_pool_operands(problem)
     n, ic, oh, ow = map(build.index, ("n", "ic", "oh", "ow"))
     sample, result = x.at(n, ic, index("ih"), index("iw")), y.at(n, ic, oh, ow)
     largest = problem.op == "max_pool2d"
@@ -297,7 +297,7 @@ def _laid(name: str, axes: tuple[str, ...], shape: tuple[int, ...], layout: str,
     return Buffer(name, axes, shape, tuple(strides[axis] for axis in range(len(shape))), itemsize)
 
 
-def _operands(problem: Conv2dProblem, sharing: str) -> tuple[Buffer, Buffer, Buffer]:
+def laid_operands(problem: Conv2dProblem, sharing: str = "tied") -> tuple[Buffer, Buffer, Buffer]:
     layout, itemsize = problem.layout, problem.itemsize
     place = ("oh", "ow") if sharing == "untied" else ()
     copies = (problem.oh, problem.ow) if sharing == "untied" else ()
@@ -308,7 +308,7 @@ def _operands(problem: Conv2dProblem, sharing: str) -> tuple[Buffer, Buffer, Buf
     )
 
 
-def _pool_operands(problem: Pool2dProblem) -> tuple[Buffer, Buffer]:
+def laid_pool_operands(problem: Pool2dProblem) -> tuple[Buffer, Buffer]:
     layout, itemsize = problem.layout, problem.itemsize
     return (
         _laid("input", ("n", "ic", "ih", "iw"), problem.input_shape, layout, itemsize),

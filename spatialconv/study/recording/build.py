@@ -1,0 +1,128 @@
+"""Builds one kernel file of the extension with its loads and stores instrumented, on first use.
+
+The sources are those beside the package, or in the folder given; objects and libraries stay in the package's cache
+folder under a hash of all that they are made of.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+from ... import settings
+from ...backends.extension import loader
+
+# Kernels by the file that has them; pooling's have one file for each operation.
+_FILES = {
+    "gemm": "gemm", "winograd": "winograd", "winograd4": "winograd", "direct": "direct", "depthwise": "depthwise",
+    "inner": "inner",
+}  # fmt: skip
+# As shipped, but for the level of optimisation: the same tiles, a fraction of the time to compile.
+_FLAGS = "-std=c++17 -O2 -g0 -fPIC -fvisibility=hidden -fno-exceptions -fno-rtti -fno-math-errno -ffp-contract=fast"
+_WRAPPED = ("memcpy", "memmove", "memset")
+
+
+def sources() -> Path | None:
+    """The folder ``csrc`` of the source tree that the package was imported from or that is the current folder."""
+    for folder in (Path(__file__).resolve().parents[3], Path.cwd()):
+        if (folder / "csrc" / "record" / "recorder.cpp").is_file():
+            return folder / "csrc"
+    return None
+
+
+@cache
+def compiler() -> str | None:
+    """The C++ compiler, which has to be GCC's: the instrumentation of whole vectors is its own."""
+    for name in (os.environ.get("CXX", "").strip(), "g++", "c++"):
+        if name and (found := shutil.which(name)):
+            macros = subprocess.run(
+                [found, "-dM", "-E", "-x", "c++", os.devnull], capture_output=True, text=True, check=False
+            ).stdout
+            if "__GNUC__" in macros and "__clang__" not in macros:
+                return found
+    return None
+
+
+def unavailable(csrc: Path | None = None) -> str | None:
+    """Why no kernel can be recorded here, in a sentence; None where it can."""
+    if reason := loader.unavailable():
+        return reason
+    if compiler() is None:
+        return "recording compiles a kernel with GCC, and no g++ was found on PATH"
+    if (csrc or sources()) is None:
+        return "recording compiles a kernel from csrc, which a wheel does not hold: run it in a source tree"
+    return None
+
+
+def table_of(op: str, name: str) -> str:
+    """The kernel file that has a kernel. Raises ValueError where no C++ kernel has that name."""
+    if op.startswith(("max_pool2d", "avg_pool2d")) and name in ("rows", "planes"):
+        return "max_pool" if op.startswith("max") else "avg_pool"
+    if name not in _FILES:
+        raise ValueError(f"study: kernel: expected one of {', '.join(_FILES)}, rows, planes, got {name!r}")
+    return _FILES[name]
+
+
+def library(table: str, level: str, csrc: Path | None = None) -> Path:
+    """The shared library of one kernel file at an instruction-set level. Raises RuntimeError with the reason or with
+    the compiler's words where it cannot be built."""
+    if reason := unavailable(csrc):
+        raise RuntimeError(f"study: {reason}")
+    csrc = csrc or sources()
+    flags = [*_FLAGS.split(), f"-DSPATIALCONV_ISA={level}", f"-DSC_RECORDED={table}_table", *_level_flags(level)]
+    kernel, recorder = csrc / "cpu" / f"{table}.cpp", csrc / "record" / "recorder.cpp"
+    watched = ["-fsanitize=thread", "-include", str(csrc / "record" / "masked.h")]
+    objects = [_made(f"{table}.o", kernel, [*flags, *watched]), _made("recorder.o", recorder, flags)]
+    wrap = [f"-Wl,--wrap={name}" for name in _WRAPPED]
+    return _made(f"{table}-{level}.so", None, ["-shared", *wrap, "-Wl,-z,defs", *map(str, objects)])
+
+
+def _level_flags(level: str) -> list[str]:
+    words = loader.build_info()["flags"][level].split()
+    return [word for word in words if word.startswith("-m")]
+
+
+def _closure(source: Path) -> list[Path]:
+    """The file and all that it includes of ours, and those in turn."""
+    waiting, seen = [source], set()
+    while waiting:
+        path = waiting.pop().resolve()
+        if path not in seen and path.exists():
+            seen.add(path)
+            waiting += [path.parent / name for name in re.findall(r'#include "([^"]+)"', path.read_text())]
+    return sorted(seen)
+
+
+def _made(name: str, source: Path | None, flags: list[str]) -> Path:
+    """What the compiler makes, found again under the hash of what it is made of."""
+    folder = settings.cache_folder() / "recording"
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = [f"{path.name}\n{path.read_text()}" for path in _closure(source)] if source else []
+    texts += [Path(word).read_text() for word in flags if word.endswith(".h")]
+    plain = [word if not word.endswith(".h") else Path(word).name for word in flags]
+    digest = hashlib.sha256(json.dumps([_version(), plain, texts]).encode()).hexdigest()[:24]
+    stem, dot, suffix = name.partition(".")
+    product = folder / f"{stem}-{digest}{dot}{suffix}"
+    with open(folder / f"{digest}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not product.exists():
+            scratch = product.with_suffix(".part")
+            compiled = ["-c", str(source)] if source else []
+            command = [str(compiler()), *flags, *compiled, "-o", str(scratch)]
+            answer = subprocess.run(command, capture_output=True, text=True, check=False)
+            if answer.returncode:
+                raise RuntimeError(f"study: {name} cannot be built:\n{answer.stderr[-4000:]}")
+            os.replace(scratch, product)
+    return product
+
+
+@cache
+def _version() -> str:
+    return subprocess.run([str(compiler()), "--version"], capture_output=True, text=True, check=True).stdout
