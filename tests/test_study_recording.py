@@ -1,19 +1,128 @@
-"""What shipped C++ kernels touch: recordings against torch, against the problem, and against the kernels' nests."""
+"""What shipped C++ kernels touch: recordings against torch, and access by access against the kernels' nests."""
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
-from spatialconv.backends.extension import loader
-from spatialconv.backends.reference import REFERENCE
+from spatialconv.problem import Conv2dProblem, Pool2dProblem
 from spatialconv.study import shape
-from spatialconv.study.kernel_nests import kernel_nest
+from spatialconv.study.kernel_nests import VECTOR_BYTES, kernel_nest
 from spatialconv.study.recording import build
+from spatialconv.study.recording.agreement import compare, described
 from spatialconv.study.recording.record import record
 
 CSRC = Path(__file__).resolve().parents[1] / "csrc"
+# Tiles with and without remainders, padding, strides, groups, several images, several blocks of pixels.
+CASES = {
+    "direct": ("1x16x9x9 k=6 3x3 p1 nhwc", "2x24x9x8 k=10 3x3 s2 p1 g2 nhwc", "1x13x7x7 k=5 3x3 p1 nhwc f64"),
+    "gemm": (
+        "1x40x9x10 k=48 1x1 nhwc",
+        "2x13x7x7 k=32 1x1 nhwc",
+        "1x16x40x40 k=16 1x1 nhwc",
+        "1x9x8x8 k=8 1x1 f64 nhwc",
+    ),
+    "depthwise": ("1x32x15x15 k=32 3x3 s2 p1 g32 nhwc", "2x16x12x13 k=16 5x5 s2x1 p2 g16 nhwc"),
+    "rows": ("1x80x15x14 max 3x3 s2 p1 nhwc", "2x16x8x8 avg 2x2 s2 nhwc", "1x48x9x9 max 3x3 s2 p1 nhwc f64"),
+}
+ALL = [(name, text) for name, texts in CASES.items() for text in texts]
+
+
+def lanes(problem, level: str) -> int:
+    return VECTOR_BYTES[level] // problem.itemsize
+
+
+@pytest.mark.parametrize("level", VECTOR_BYTES)
+@pytest.mark.parametrize(("name", "text"), ALL, ids=lambda value: value.replace(" ", "-"))
+def test_a_nest_stores_every_output_once_and_stays_in_its_tensors(name, text, level):
+    problem = shape.read(text)
+    nest = kernel_nest(problem, name, level)
+    stored = np.zeros(nest.buffer("output").elements, int)
+    for buffer, offset, size, store in nest.accesses():
+        assert 0 <= offset and offset + size <= buffer.elements * buffer.itemsize
+        if buffer.name == "output":
+            assert store
+            first = offset // buffer.itemsize
+            stored[first : first + size // buffer.itemsize] += 1
+        elif buffer.name in ("input", "weight"):
+            assert not store
+    assert (stored == 1).all()
+
+
+def test_a_nest_multiplies_what_the_problem_does():
+    """Direct and gemm: a vector of one operand meets so many of the other; the products are the problem's."""
+    problem = shape.read("1x16x9x9 k=8 3x3 p1 nhwc")
+    reads = [size for buffer, _, size, _ in kernel_nest(problem, "direct", "avx2").accesses() if buffer.name == "input"]
+    assert sum(reads) // 4 * 4 == problem.flops(count_padding=False) // 2
+    problem = shape.read("1x16x6x6 k=16 1x1 nhwc")
+    reads = [size for buffer, _, size, _ in kernel_nest(problem, "gemm", "avx2").accesses() if buffer.name == "input"]
+    assert sum(reads) // 4 * 16 == problem.flops() // 2
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("winograd", "1x16x9x9 k=8 3x3 p1 nhwc", "direct, gemm, depthwise, rows"),
+        ("direct", "1x16x9x9 k=8 3x3 p1", "channels_last"),
+        ("gemm", "1x16x9x9 k=8 3x3 p1 nhwc", "1x1"),
+        ("gemm", "1x512x9x9 k=8 1x1 nhwc", "2048"),
+        ("depthwise", "1x16x9x9 k=16 3x3 p1 g16 nhwc", "stride"),
+        ("rows", "1x16x9x9 max 5x5 p2 s1 nhwc", "overlap"),
+        ("direct", "1x16x9x9 k=8 3x3 p1 nhwc bf16", "f32 or f64"),
+    ],
+)
+def test_what_has_no_nest_is_refused_with_a_reason(name, text, words):
+    with pytest.raises(ValueError, match=words):
+        kernel_nest(shape.read(text), name, "avx2")
+
+
+def test_what_cannot_be_recorded_is_refused_with_a_reason():
+    with pytest.raises(ValueError, match="without indices"):
+        record(Pool2dProblem(op="max_pool2d_scatter", n=1, ic=8, ih=8, iw=8, kh=2, kw=2), "planes", csrc=CSRC)
+    with pytest.raises(ValueError, match="expected one of gemm"):
+        build.table_of("conv2d", "fft")
+
+
+def torch_result(problem) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    dtype = {"f32": torch.float32, "f64": torch.float64}[problem.dtype]
+    x = torch.randint(-4, 5, problem.input_shape, generator=generator).to(dtype)
+    stride, padding = (problem.sh, problem.sw), (problem.ph, problem.pw)
+    if isinstance(problem, Conv2dProblem):
+        w = torch.randint(-4, 5, problem.weight_shape, generator=generator).to(dtype)
+        return F.conv2d(x, w, None, stride, padding, (problem.dh, problem.dw), problem.g)
+    pool = F.max_pool2d if problem.op == "max_pool2d" else F.avg_pool2d
+    return pool(x, (problem.kh, problem.kw), stride, padding)
+
+
+# Each kernel file is compiled once with its accesses instrumented, which takes a minute and more.
+@pytest.mark.full(cost=8)
+@pytest.mark.parametrize("name", CASES)
+def test_the_shipped_kernel_touches_what_its_nest_says(name):
+    if reason := build.unavailable(CSRC):
+        pytest.skip(reason)
+    for text in CASES[name]:
+        problem = shape.read(text)
+        recording = record(problem, name, csrc=CSRC)
+        assert torch.equal(recording.output, torch_result(problem))
+        nest = kernel_nest(problem, name, recording.level)
+        agreement = compare(recording, nest)
+        assert agreement.equal, f"{text}: {agreement}"
+        assert agreement.recorded == len(described(nest, recording.buffers)) > 0
+
+
+@pytest.mark.full(cost=8)
+def test_a_gradients_accesses_are_recorded_too():
+    if reason := build.unavailable(CSRC):
+        pytest.skip(reason)
+    problem = shape.read("conv2d_grad_weight n1 ic16 ih9 iw9 oc8 kh3 kw3 ph1 pw1 f32 nhwc cpu")
+    recording = record(problem, "direct", csrc=CSRC)
+    number = recording.buffers.index("grad_weight")
+    events = recording.events[recording.events["buffer"] == number]
+    assert events["store"].all() and events["bytes"].sum() == recording.sizes[number]
+    with pytest.raises(ValueError, match="fewer than 10 accesses"):
+        record(problem, "direct", csrc=CSRC, limit=10)

@@ -38,6 +38,10 @@ def _loop(name: str, start: int, stop: int, step: int, *body: Step) -> tuple[Ste
     return (Loop(name, Affine(constant=start), (Affine(constant=last),), step, body),) if last > start else ()
 
 
+def _ceil(count: int, size: int) -> int:
+    return -(-count // size)
+
+
 def _inside(place: str, value: Affine, size: int, *body: Step) -> tuple[Step, ...]:
     return Let(place, value), Guard(index(place), 0, size, body)
 
@@ -67,9 +71,7 @@ def _direct(problem: Conv2dProblem, vector_bytes: int) -> Nest:
         rest = inputs % lanes
         tail = _loop("ic", inputs - rest, inputs, rest, *vectors(rest)) if rest else ()
         places = [Let("ih", oh * problem.sh + kh * problem.dh + -problem.ph)]
-        places += [
-            Let(f"iw{r}", (ow + r) * problem.sw + kw * problem.dw + -problem.pw) for r in range(width)
-        ]
+        places += [Let(f"iw{r}", (ow + r) * problem.sw + kw * problem.dw + -problem.pw) for r in range(width)]
         taps = _loop(
             "kh", 0, problem.kh, 1,
             *_loop("kw", 0, problem.kw, 1, *places, *_loop("ic", 0, inputs, lanes, *vectors(lanes)), *tail),
@@ -97,10 +99,14 @@ def _gemm(problem: Conv2dProblem, vector_bytes: int) -> Nest:
     depth, outputs = problem.ic, problem.oc
     aligned = depth * problem.itemsize % 2048 != 0
     _expect(plain and problem.layout == "nhwc", "a dense 1x1 filter in channels_last", problem)
-    _expect(aligned and outputs % lanes == 0, f"channels that are no multiple of 2048 bytes to {lanes}s", problem)
+    _expect(
+        aligned and outputs % lanes == 0,
+        f"input channels of other than whole 2048 bytes, and whole vectors of {lanes} output channels",
+        problem,
+    )
     x, w, y = laid_operands(problem)
     rows, width = {64: 14, 32: 6, 16: 4}[vector_bytes], 2 * lanes
-    blocks = -(-outputs // width)
+    blocks = _ceil(outputs, width)
     packed = Buffer("packed", ("block", "k", "column"), (blocks, depth, width), (depth * width, width, 1), x.itemsize)
     pixels = problem.n * problem.oh * problem.ow
     flat_x = Buffer("input", ("pixel", "k"), (pixels, depth), (depth, 1), x.itemsize)
@@ -158,9 +164,8 @@ _SOURCE_BYTES = 256 << 10
 
 def _pixel_blocks(pixels: int, row_bytes: int, unit: int) -> list[tuple[int, int]]:
     """The blocks of pixels that one thread takes, of like size and each at most what stays in the cache."""
-    limit = min(max(1, _SOURCE_BYTES // (row_bytes * unit)) * unit, -(-1024 // unit) * unit)
-    blocks = -(-pixels // limit)
-    block = -(-(-(-pixels // blocks)) // unit) * unit
+    limit = min(max(1, _SOURCE_BYTES // (row_bytes * unit)) * unit, _ceil(1024, unit) * unit)
+    block = _ceil(_ceil(pixels, _ceil(pixels, limit)), unit) * unit
     return [(start, min(start + block, pixels)) for start in range(0, pixels, block)]
 
 
@@ -182,9 +187,9 @@ def _depthwise(problem: Conv2dProblem, vector_bytes: int) -> Nest:
     )
     body = _loop("ic", 0, channels, 1, *_loop("kh", 0, problem.kh, 1, *_loop("kw", 0, problem.kw, 1, copy)))
     most = 4 if vector_bytes == 16 else 8
-    width = -(-problem.ow // -(-problem.ow // most))
-    shares = min(max(-(-4 // (problem.n * problem.oh)), 1), -(-channels // 128))
-    chunk = -(-(-(-channels // shares)) // lanes) * lanes
+    width = _ceil(problem.ow, _ceil(problem.ow, most))
+    shares = min(max(_ceil(4, problem.n * problem.oh), 1), _ceil(channels, 128))
+    chunk = _ceil(_ceil(channels, shares), lanes) * lanes
     reads: tuple[Step, ...] = ()
     writes: tuple[Step, ...] = ()
     for j in range(width):
@@ -198,11 +203,11 @@ def _depthwise(problem: Conv2dProblem, vector_bytes: int) -> Nest:
         "ih", oh * problem.sh + kh * problem.dh + -problem.ph, problem.ih,
         *_loop("kw", 0, problem.kw, 1, weights, *reads),
     )  # fmt: skip
+    task: tuple[Step, ...] = ()
     for begin in range(0, channels, chunk):
         end = min(begin + chunk, channels)
         block = _loop("ic", begin, end, lanes, *_loop("kh", 0, problem.kh, 1, *row), *writes)
-        columns = Loop("ow", _ZERO, (Affine(constant=problem.ow),), width, block)
-        task = (columns,) if begin == 0 else (*task, columns)
+        task += (Loop("ow", _ZERO, (Affine(constant=problem.ow),), width, block),)
     body += _loop("n", 0, problem.n, 1, *_loop("oh", 0, problem.oh, 1, *task))
     return Nest("extension:depthwise", problem, (x, w, y, packed), body)
 

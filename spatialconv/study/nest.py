@@ -58,8 +58,8 @@ def index(name: str) -> Affine:
 
 @dataclass(frozen=True)
 class Buffer:
-    """Elements in memory. ``name``: input, weight, output, columns or packed; ``axes`` and ``shape`` in the order in which they
-    are spoken of, ``strides`` in elements; ``base``: the address of the first byte."""
+    """Elements in memory. ``name``: input, weight, output, columns or packed; ``axes`` and ``shape`` in the order in
+    which they are spoken of, ``strides`` in elements; ``base``: the address of the first byte."""
 
     name: str
     axes: tuple[str, ...]

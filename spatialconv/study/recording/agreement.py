@@ -1,0 +1,57 @@
+"""Whether a recording of a kernel and the kernel's nest are the same accesses, one by one and in the same order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..nest import Nest
+from .record import EVENT, Recording
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """``first``: the number of the first access in which the two differ, None where they are equal."""
+
+    recorded: int
+    described: int
+    first: int | None
+    recorded_there: str
+    described_there: str
+
+    @property
+    def equal(self) -> bool:
+        return self.first is None
+
+
+def described(nest: Nest, buffers: tuple[str, ...]) -> np.ndarray:
+    """A nest's accesses as events; ``packed`` is the beginning of the workspace."""
+    numbers = {name: number for number, name in enumerate(buffers)}
+    numbers["packed"] = numbers["workspace"]
+    rows = [(offset, size, numbers[buffer.name], store, 0) for buffer, offset, size, store in nest.accesses()]
+    return np.array(rows, EVENT)
+
+
+def of_tensors(recording: Recording, nest: Nest) -> np.ndarray:
+    """What a recording has of the nest's buffers: of the workspace only what holds packed weights."""
+    events, workspace = recording.events, recording.buffers.index("workspace")
+    packed = sum(one.elements * one.itemsize for one in nest.buffers if one.name == "packed")
+    return events[(events["buffer"] != workspace) | (events["offset"] < packed)]
+
+
+def compare(recording: Recording, nest: Nest) -> Agreement:
+    """The two, access by access."""
+    got, want = of_tensors(recording, nest), described(nest, recording.buffers)
+    common = min(len(got), len(want))
+    differing = np.flatnonzero(got[:common] != want[:common])
+    first = int(differing[0]) if len(differing) else None if len(got) == len(want) else common
+
+    def words(events: np.ndarray) -> str:
+        if first is None or first >= len(events):
+            return ""
+        event = events[first]
+        verb = "stores" if event["store"] else "loads"
+        return f"{verb} {event['bytes']} bytes at {recording.buffers[event['buffer']]}+{event['offset']}"
+
+    return Agreement(len(got), len(want), first, words(got), words(want))
