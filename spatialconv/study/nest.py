@@ -14,10 +14,11 @@ from math import prod
 
 from ..problem import Problem
 
-# Buffers begin far from each other, each on a page, so that sets are the same in every program made of a nest.
+# Buffers begin far from each other, each on a page, so that sets are the same in every program made of a nest; weights
+# last, since those of a dense layer take tens of GB.
 _BASES = {
-    "input": 0x1_0000_0000, "weight": 0x2_0000_0000, "output": 0x4_0000_0000, "columns": 0x5_0000_0000,
-    "packed": 0x6_0000_0000,
+    "input": 0x1_0000_0000, "output": 0x4_0000_0000, "columns": 0x5_0000_0000, "packed": 0x6_0000_0000,
+    "weight": 0x10_0000_0000,
 }  # fmt: skip
 
 
