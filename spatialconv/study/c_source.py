@@ -68,7 +68,8 @@ def c_source(nest: Nest, exact: bool = True) -> str:
         *fills,
         "    }",
         f"    nest({names});",
-        f"    return count > 1 && fwrite((void *)output, sizeof(element), {extent(output)}, stdout) != {extent(output)};",
+        f"    unsigned long elements = {extent(output)};",
+        "    return count > 1 && fwrite((void *)output, sizeof(element), elements, stdout) != elements;",
         "}",
         "",
     ]

@@ -61,8 +61,8 @@ def spelled(levels: tuple[Level, ...]) -> str:
 
 
 def parse(text: str) -> tuple[Level, ...]:
-    """Levels from ``32K/8/64,1M/16/64``: size, ways and bytes of a line, named L1, L2 and so on. Raises ValueError where
-    a size is not a whole number of sets, or a level is smaller than the one before."""
+    """Levels from ``32K/8/64,1M/16/64``: size, ways and bytes of a line; named L1, L2 and so on. Raises ValueError
+    where a size is not a whole number of sets, or a level is smaller than the one before."""
     levels: list[Level] = []
     for number, word in enumerate(text.split(","), 1):
         found = re.fullmatch(r"\s*([0-9]+)([KMG]?)i?B?/([0-9]+)/([0-9]+)\s*", word, re.IGNORECASE)
@@ -77,9 +77,9 @@ def parse(text: str) -> tuple[Level, ...]:
     return tuple(levels)
 
 
-# Data caches of one core, and the last level's slice of one core where it is shared out in slices. Sources: Intel 64 and
-# IA-32 Architectures Optimization Reference Manual (skylake-server, sapphire-rapids), AMD Software Optimization Guide
-# for Family 19h (zen3), Arm Neoverse N1 and Cortex-A72 Technical Reference Manuals.
+# Data caches of one core, and the last level where it is not shared out in slices. Sources: Intel 64 and IA-32
+# Architectures Optimization Reference Manual (skylake-server, sapphire-rapids), AMD Software Optimization Guide for
+# Family 19h (zen3), Arm Neoverse N1 and Cortex-A72 Technical Reference Manuals.
 PRESETS = {
     "skylake-server": "32K/8/64,1M/16/64",
     "sapphire-rapids": "48K/12/64,2M/16/64",

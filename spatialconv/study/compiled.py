@@ -1,8 +1,8 @@
 """A nest as a function that Numba compiles, with something done at each touch.
 
-The text of the function depends on the nest's structure alone: extents, strides, guards and addresses are numbers handed
-over in an array, so that layers of one structure, as in a sweep, share one compiled function. What is done at a touch,
-such as the simulation of a cache, is text as well, with its own constants compiled in.
+The text of the function depends on the nest's structure alone: extents, strides, guards and addresses are numbers
+handed over when it is called, so that layers of one structure, as in a sweep, share one compiled function. What is done
+at a touch, such as the simulation of a cache, is text as well, with its own constants compiled in.
 """
 
 from __future__ import annotations

@@ -5,10 +5,10 @@ nothing. A level sees the misses of the level before it. Geometry is compiled in
 number is a power of two. What is first in its set is found without a call.
 
 Beside each level, where ``kinds`` are asked for, stands a fully associative one of the same size that sees the same
-lines: a list linked by line numbers, so that a touch costs the same at any size, with its two newest lines in front. Hill & Smith, "Evaluating
-Associativity in CPU Caches" (IEEE Trans. Computers 38(12), 1989), name the kinds: first touch (compulsory), what full
-associativity would not save either (capacity), and the rest (conflict), which is negative where LRU evicts worse than
-sets do.
+lines: a list linked by line numbers, so that a touch costs the same at any size, with its two newest lines in front.
+Hill & Smith, "Evaluating Associativity in CPU Caches" (IEEE Trans. Computers 38(12), 1989), name the kinds: first touch
+(compulsory), what full associativity would not save either (capacity), and the rest (conflict), which is negative where
+LRU over all lines evicts worse than sets do.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class Caches:
 
     def missing(self) -> list[str]:
         """The body of what runs where the line is not the newest of its set in the first level."""
-        count, lines = len(self.buffers), []
+        lines = []
         for number, level in enumerate(self.levels):
             lines += [f"line = p >> {_shift(level)}"]
             if number:

@@ -6,7 +6,7 @@ An oracle yields findings. Where something is missing on a machine it says what,
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -15,6 +15,7 @@ from . import nests, valgrind
 from .cache import Level
 from .lru_judge import judge
 from .nest import Nest
+from .report import Report, Table
 from .shape import read
 from .trace import Trace, trace
 
@@ -154,14 +155,30 @@ ORACLES: dict[str, Callable[[bool], Iterator[Finding]]] = {
 }
 
 
-def findings(thorough: bool = False, only: tuple[str, ...] = ()) -> Iterator[Finding]:
-    """All oracles' findings, or those of the oracles named; ValueError for another name."""
-    if unknown := [name for name in only if name not in ORACLES]:
+def chosen(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The oracles of those names, all without any; ValueError for another name."""
+    if unknown := [name for name in names if name not in ORACLES]:
         raise ValueError(f"study: check: expected oracles out of {', '.join(ORACLES)}, got {', '.join(unknown)}")
-    for name, oracle in ORACLES.items():
-        if only and name not in only:
-            continue
+    return names or tuple(ORACLES)
+
+
+def findings(thorough: bool = False, only: tuple[str, ...] = ()) -> Iterator[Finding]:
+    """The findings of the oracles named, or of all."""
+    for name in chosen(only):
         try:
-            yield from oracle(thorough)
+            yield from ORACLES[name](thorough)
         except (valgrind.MissingToolError, ImportError) as error:
-            yield Finding(name, oracle.__doc__.split(":")[0].split(",")[0].strip(), SKIPPED, detail=str(error))
+            yield Finding(name, "", SKIPPED, detail=str(error))
+
+
+def report(found: Iterable[Finding]) -> Report:
+    """All findings in one table; failed where one disagrees."""
+    rows = list(found)
+    outcomes = [row.outcome for row in rows]
+    table = Table(
+        "What the study is held to", ("oracle", "subject", "outcome", "oracle says", "study says", "agreement"),
+        tuple((row.oracle, row.subject, row.outcome, row.expected, row.got, row.detail) for row in rows),
+    )  # fmt: skip
+    counted = ", ".join(f"{outcomes.count(word)} {word}" for word in dict.fromkeys(outcomes))
+    data = {"outcomes": outcomes, "findings": [vars(row) for row in rows]}
+    return Report(data, [table], [f"{len(rows)} findings: {counted}."], failed=DIFFERS in outcomes)

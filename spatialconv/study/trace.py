@@ -98,7 +98,8 @@ def trace(
     return Trace(
         nest=nest, levels=levels, accesses={buffer.name: touched[number] for number, buffer in buffers},
         misses=misses, kinds=_kinds(nest, names, state[caches.tally : caches.tags[0]], misses) if kinds else {},
-        heat=_heat(nest, state[caches.heats[0] : caches.heats[-1]]) if heat else {}, sets=sets, window=rows, seconds=seconds,
+        heat=_heat(nest, state[caches.heats[0] : caches.heats[-1]]) if heat else {}, sets=sets, window=rows,
+        seconds=seconds,
     )  # fmt: skip
 
 

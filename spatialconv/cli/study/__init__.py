@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from . import check, reuse, sweep, trace
+
 HELP = """See how weight sharing becomes memory access, and what a convolutional network can and cannot see.
 
 A shape is written `1x64x28x28 k=64 3x3 s1 p1`, with `d2`, `g64`, `nhwc`, `bf16` where wanted, or as problems are
@@ -11,3 +13,8 @@ printed elsewhere. Every command takes `--json FILE` (`-` for the terminal), and
 """
 
 app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False)
+
+app.command(help=check.HELP)(check.check)
+app.command(help=reuse.HELP)(reuse.reuse)
+app.command(help=sweep.HELP)(sweep.sweep)
+app.command(help=trace.HELP)(trace.trace)
