@@ -88,7 +88,7 @@ def histogram(one: Reuse, levels: tuple[Level, ...]) -> Picture:
                     # Bin b > 0 begins at 2 ** (b - 1); distances from this size on miss.
                     where = 0.5 + log2(lines)
                     lane.axvline(where, color="black", linewidth=0.9, linestyle="--")
-                    lane.text(where, 1.0, f" {level.name}", transform=lane.get_xaxis_transform(), fontsize=8, va="top")
+                    lane.text(where, 0.95, f" {level.name}", transform=lane.get_xaxis_transform(), fontsize=8, va="top")
         spans = [(first, last) for first, last, _ in bins(next(iter(one.distances.values())))]
         labels = [str(first) if first == last else f"{first}.." for first, last in spans]
         lanes[-1].set_xticks(range(len(labels)), labels, fontsize=7)
@@ -117,7 +117,7 @@ def curve(one: Reuse, levels: tuple[Level, ...]) -> Picture:
         for level in levels:
             if level.size / 1024 <= 2 * top:
                 panel.axvline(level.size / 1024, color="black", linewidth=0.9, linestyle="--")
-                place = (level.size / 1024, 1.0)
+                place = (level.size / 1024, 0.97)
                 panel.text(*place, f" {level.name}", transform=panel.get_xaxis_transform(), fontsize=8, va="top")
         panel.set_xscale("log", base=2)
         panel.set_yscale("log")

@@ -37,15 +37,17 @@ def raster(nest: Nest) -> Picture:
         figure = _figure(10, 1.2 + 1.7 * len(nest.buffers), f"{nest.name}: the first {len(accesses):,} accesses")
         lanes = figure.subplots(len(nest.buffers), 1, sharex=True, squeeze=False)[:, 0]
         for lane, buffer in zip(lanes, nest.buffers, strict=True):
-            for store, colour, word in ((False, COLOURS[buffer.name], "load"), (True, "black", "store")):
+            offsets = [address - buffer.base for name, address, _ in accesses if name == buffer.name]
+            unit, word = (1024, "KiB") if max(offsets, default=0) >= 4096 else (1, "bytes")
+            lane.set_ylabel(f"{buffer.name}\n{word} from its start", fontsize=8)
+            for store, colour, kind in ((False, COLOURS[buffer.name], "load"), (True, "black", "store")):
                 points = [
-                    (time, (address - buffer.base) / 1024)
+                    (time, (address - buffer.base) / unit)
                     for time, (name, address, stores) in enumerate(accesses)
                     if name == buffer.name and stores == store
                 ]
                 if points:
-                    lane.scatter(*zip(*points, strict=True), s=2.5, marker="s", linewidths=0, color=colour, label=word)
-            lane.set_ylabel(f"{buffer.name}\nKiB from its start", fontsize=8)
+                    lane.scatter(*zip(*points, strict=True), s=2.5, marker="s", linewidths=0, color=colour, label=kind)
             lane.tick_params(labelsize=8)
             lane.set_xlim(-len(accesses) / 100, len(accesses) * 1.01)
             lane.margins(y=0.12)
@@ -70,7 +72,7 @@ def who_misses(traces: Sequence[Trace]) -> Picture:
         levels = [level.name for level in traces[0].levels]
         problem = short(traces[0].nest.problem)
         figure = _figure(3.4 + 3.2 * len(levels), 1.9 + 0.45 * len(traces), f"{problem}: misses")
-        panels = figure.subplots(1, len(levels), sharey=True, squeeze=False)[0]
+        panels = figure.subplots(1, len(levels), sharex=True, sharey=True, squeeze=False)[0]
         names = list(dict.fromkeys(name for one in traces for name in one.accesses))
         for panel, level in zip(panels, levels, strict=True):
             for number, name in enumerate(names):
@@ -83,7 +85,7 @@ def who_misses(traces: Sequence[Trace]) -> Picture:
                         facecolors=COLOURS[name] if filled else "none",
                     )  # fmt: skip
             panel.set_xscale("log")
-            panel.set_xlim(left=0.5)
+            panel.margins(x=0.06, y=0.12)
             panel.set_title(level, fontsize=9)
             panel.set_xlabel("misses (an empty mark: none)", fontsize=8)
             panel.grid(axis="x", linewidth=0.4)
@@ -135,17 +137,18 @@ def heat(one: Trace) -> Picture:
     level = one.levels[0].name
 
     def draw() -> Figure:
-        from matplotlib.colors import LogNorm
+        import numpy as np
+        from matplotlib.colors import LogNorm, Normalize
 
         buffers = [buffer for buffer in one.nest.buffers if one.heat[buffer.name].any()]
         figure = _figure(1.0 + 4.0 * len(buffers), 4.2, f"{one.nest.name}: misses of {level} by place")
         panels = figure.subplots(1, len(buffers), squeeze=False)[0]
         for panel, buffer in zip(panels, buffers, strict=True):
             plane, across, down, summed = _plane(one.heat[buffer.name], buffer.axes)
-            shown = panel.imshow(
-                plane, norm=LogNorm(max(1, plane[plane > 0].min()), plane.max() + 1), aspect="auto",
-                interpolation="nearest", cmap="viridis",
-            )  # fmt: skip
+            least, most = plane[plane > 0].min(), plane.max()
+            norm = LogNorm(least, most) if most >= 2 * least else Normalize(0, most)
+            masked = np.ma.masked_equal(plane, 0)
+            shown = panel.imshow(masked, norm=norm, aspect="auto", interpolation="nearest", cmap="viridis")
             panel.set_facecolor("lightgrey")
             over = f", summed over {summed}" if summed else ""
             panel.set_title(f"{buffer.name}{over}", fontsize=9)
@@ -156,8 +159,8 @@ def heat(one: Trace) -> Picture:
         return figure
 
     reading = (
-        "A place is coloured by how often touching it missed, on a logarithmic scale, and grey where it never did: a "
-        "miss brings a whole line, so the first elements of lines bear it and their neighbours come for nothing."
+        "A place is coloured by how often touching it missed and grey where it never did: a miss brings a whole line, "
+        "so it is counted where that line was touched first, and the line's other places come for nothing."
     )
     return Picture(f"heat-{one.nest.name}", draw, reading)
 

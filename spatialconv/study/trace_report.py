@@ -33,6 +33,8 @@ def report(traces: Sequence[Trace], source: str, code: bool = False) -> Report:
     found.tables = [_table(traces, level, source) for level in first.levels]
     for one, crowd in zip(traces, crowds, strict=True):
         found.notes += [*_sampled(one), *_crowd_notes(one, crowd)]
+    if any(count < 0 for one in traces for count in one.kinds.values()):
+        found.notes.append("A negative conflict: sets kept lines that LRU over the whole level would have evicted.")
     found.notes.append(_READ_AS)
     if code:
         found.notes += [f"\n{one.nest.name}:\n{pseudocode(one.nest)}" for one in traces]
@@ -111,8 +113,8 @@ def _crowd_notes(one: Trace, crowd) -> list[str]:
     if lines.max() > level.ways:
         found.append(
             f"{name}: {stretch(one.nest):,} accesses in a row, one output's worth, want up to {lines.max()} lines in "
-            f"one set of {level.name}, which holds {level.ways}; {int((lines > level.ways).sum())} sets are asked for more "
-            f"than they hold."
+            f"one set of {level.name}, which holds {level.ways}; {int((lines > level.ways).sum())} sets are asked for "
+            f"more than they hold."
         )
     by_set = one.sets[level.name].sum(0)
     hot = [number for number, count in enumerate(by_set) if count > 2 * by_set.mean()]
