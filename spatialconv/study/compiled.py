@@ -20,12 +20,21 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Action:
-    """What is done at each touch: ``helpers``, functions that Numba compiles, by name and source; lines of text for a
-    touch of the buffer with a number, where ``p`` is the address touched and ``state`` an array of int64; and lines
-    that make counts zero. One array, since Numba hands over seven values for each."""
+class Helper:
+    """A function of ``state`` and so many integers, as source."""
 
-    helpers: tuple[tuple[str, str], ...]
+    name: str
+    integers: int
+    source: str
+
+
+@dataclass(frozen=True)
+class Action:
+    """What is done at each touch: ``helpers``, functions that Numba compiles, each able to call those before it; lines
+    of text for a touch of the buffer with a number, where ``p`` is the address touched and ``state`` an array of int64;
+    and lines that make counts zero. One array, since Numba hands over seven values for each."""
+
+    helpers: tuple[Helper, ...]
     touch: Callable[[int], tuple[str, ...]]
     reset: tuple[str, ...]
 
@@ -54,28 +63,30 @@ def run(nest: Nest, action: Action, state: np.ndarray, window: Window | None = N
 
 
 @lru_cache(maxsize=256)
-def _compile(helpers: tuple[tuple[str, str], ...], source: str):
+def _compile(helpers: tuple[Helper, ...], source: str):
     return _njit(source, "nest", dict(_compiled_helpers(helpers)))
 
 
 @lru_cache(maxsize=64)
-def _compiled_helpers(helpers: tuple[tuple[str, str], ...]) -> dict[str, object]:
-    """Helpers by name, each able to call those before it; compiled once for all nests."""
+def _compiled_helpers(helpers: tuple[Helper, ...]) -> dict[str, object]:
+    """Helpers by name, compiled once for all nests. Signatures are given: Numba would compile a helper again for every
+    call that mixes literals and variables in another way."""
     if not helpers:
         return {}
     namespace = dict(_compiled_helpers(helpers[:-1]))
-    name, source = helpers[-1]
-    namespace[name] = _njit(source, name, namespace)
+    helper = helpers[-1]
+    signature = f"void(int64[::1]{', int64' * helper.integers})"
+    namespace[helper.name] = _njit(helper.source, helper.name, namespace, signature)
     return namespace
 
 
-def _njit(source: str, name: str, namespace: dict[str, object]):
+def _njit(source: str, name: str, namespace: dict[str, object], signature: str | None = None):
     try:
         import numba
     except ImportError as error:
         raise ImportError(f"study: the simulator of caches needs numba ({error})") from None
     exec(compile(source, f"<{name}>", "exec"), namespace)
-    return numba.njit(error_model="numpy", nogil=True)(namespace[name])
+    return numba.njit(signature, error_model="numpy", nogil=True, no_cfunc_wrapper=True)(namespace[name])
 
 
 class _Writer:

@@ -17,9 +17,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from .cache import Level
-from .compiled import Action
+from .compiled import Action, Helper
 from .nest import Buffer, Nest
 
+# Counts have a place for each of so many buffers, so that nests of two to four share what is compiled.
+SLOTS = 4
 _OUT, _NEVER = -1, -2
 
 
@@ -55,21 +57,21 @@ class Caches:
     associative one; info, for each buffer its base, itemsize and place in heat, then by level where its links begin,
     how many lines there are, and each buffer's shift; heat, misses of the first level by element; links, by level for
     each line the next older and the next newer one, and the list's length. All up to info stand where the levels and
-    the number of buffers put them, so that text does not depend on sizes.
+    ``SLOTS`` put them, so that text does not depend on sizes.
     """
 
     def __init__(self, nest: Nest, levels: tuple[Level, ...], kinds: bool, heat: bool) -> None:
         import numpy as np
 
         self.buffers, self.levels, self.kinds, self.heat = nest.buffers, levels, kinds, heat
-        count = len(nest.buffers)
-        self.misses = _offsets(level.sets * count for level in levels)
+        self.misses = _offsets(level.sets * SLOTS for level in levels)
         self.tally = self.misses[-1]
-        self.tags = _offsets((level.lines for level in levels), self.tally + 2 * len(levels) * count)
+        self.tags = _offsets((level.lines for level in levels), self.tally + 2 * len(levels) * SLOTS)
         self.front = self.tags[-1]
         self.info = self.front + 2 * len(levels)
-        elements = [extent(buffer) if heat else 0 for buffer in nest.buffers]
-        self.heats = _offsets(elements, self.info + 3 * count + len(levels) * (2 + count))
+        unused = [0] * (SLOTS - len(nest.buffers))
+        elements = [extent(buffer) if heat else 0 for buffer in nest.buffers] + unused
+        self.heats = _offsets(elements, self.info + 3 * SLOTS + len(levels) * (2 + SLOTS))
         lines = [Lines.of(nest.buffers, level.line) for level in levels]
         links = _offsets((2 * one.count + 3 if kinds else 0 for one in lines), self.heats[-1])
         self.state = np.zeros(links[-1], np.int64)
@@ -79,8 +81,9 @@ class Caches:
             for buffer, first in zip(nest.buffers, self.heats, strict=False)
             for value in (buffer.base, buffer.itemsize, first)
         ]
+        info += [value for _ in unused for value in (0, 1, self.heats[-1])]
         for one, first in zip(lines, links, strict=False):
-            info += [first, one.count, *one.shifts]
+            info += [first, one.count, *one.shifts, *unused]
         self.state[self.info : self.info + len(info)] = info
         for one, first, last in zip(lines, links, links[1:], strict=False):
             if kinds:
@@ -89,12 +92,12 @@ class Caches:
                 self.state[last - 1] = 0
 
     def action(self) -> Action:
-        helpers = [("fully", _FULLY)] if self.kinds else []
-        helpers.append(("miss", "\n".join(["def miss(state, p, b):", *self.missing()])))
+        helpers = [Helper("fully", 6, _FULLY)] if self.kinds else []
+        helpers.append(Helper("miss", 2, "\n".join(["def miss(state, p, b):", *self.missing()])))
         reset = [f"state[:{self.tags[0]}] = 0"]
         if self.heat:
             # The last buffer's heat ends where the first level's links begin.
-            reset.append(f"state[state[{self.info + 2}] : state[{self.info + 3 * len(self.buffers)}]] = 0")
+            reset.append(f"state[state[{self.info + 2}] : state[{self.info + 3 * SLOTS}]] = 0")
         return Action(tuple(helpers), self.touch, tuple(reset))
 
     def touch(self, number: int) -> tuple[str, ...]:
@@ -116,9 +119,9 @@ class Caches:
         """What the fully associative level does with ``line``; most touches are of its two newest lines."""
         if not self.kinds:
             return []
-        count, front = len(self.buffers), self.front + 2 * number
-        info = self.info + 3 * count + number * (2 + count)
-        tally = self.tally + 2 * number * count
+        front = self.front + 2 * number
+        info = self.info + 3 * SLOTS + number * (2 + SLOTS)
+        tally = self.tally + 2 * number * SLOTS
         room = self.levels[number].lines - 2
         return [
             f"i = line - state[{info + 2} + {buffer}]",
@@ -128,7 +131,7 @@ class Caches:
             f"        state[{front + 1}] = second",
             f"        state[{front}] = i",
             "    else:",
-            f"        fully(state, {front}, state[{info}], state[{info + 1}], {room}, i, {tally} + {buffer}, {count})",
+            f"        fully(state, {front}, state[{info}], state[{info + 1}], {room}, i, {tally} + {buffer})",
         ]
 
     def missing(self) -> list[str]:
@@ -162,9 +165,9 @@ if found:
     return"""
 
 # Beyond the two in front, from ``first`` on: older[0..end], newer[0..end], length; the list runs from older[end] to
-# newer[end]. The tally of first touches stands at ``tally``, that of misses ``count`` later.
+# newer[end]. The tally of first touches stands at ``tally``, that of misses behind it.
 _FULLY = f"""\
-def fully(state, front, first, end, room, i, tally, count):
+def fully(state, front, first, end, room, i, tally):
     newer, length = first + end + 1, first + 2 * end + 2
     older = state[first + i]
     if older >= 0:
@@ -172,7 +175,7 @@ def fully(state, front, first, end, room, i, tally, count):
         state[newer + older] = state[newer + i]
         state[length] -= 1
     else:
-        state[tally + count] += 1
+        state[tally + {SLOTS}] += 1
         if older == {_NEVER}:
             state[tally] += 1
     third = state[front + 1]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from .compiled import Action, run
+from .compiled import Action, Helper, run
 from .lru import Lines
 from .nest import Nest
 from .tally import tally
@@ -98,7 +98,8 @@ def _action(count: int, line: int) -> Action:
             f"    far(state, i, bin, {6 + count + number})",
         )
 
-    helpers = (("renumber", _RENUMBER), ("far", _FAR.format(count=count, histogram=histogram)))
+    far = _FAR.format(count=count, histogram=histogram)
+    helpers = (Helper("renumber", 4, _RENUMBER), Helper("far", 3, far))
     return Action(helpers, touch, ())
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from .cache import Level
 from .compiled import Window, run
-from .lru import Caches, extent
+from .lru import SLOTS, Caches, extent
 from .nest import Nest
 from .tally import tally
 
@@ -90,7 +90,7 @@ def trace(
     touched = run(nest, caches.action(), state, rows)
     seconds = perf_counter() - started
     sets = {
-        level.name: state[first:last].reshape(len(nest.buffers), level.sets).copy()
+        level.name: state[first:last].reshape(SLOTS, level.sets)[: len(nest.buffers)].copy()
         for level, first, last in zip(levels, caches.misses, caches.misses[1:], strict=False)
     }
     buffers = list(enumerate(nest.buffers))
@@ -104,7 +104,7 @@ def trace(
 
 
 def _kinds(nest: Nest, names: list[str], counts: np.ndarray, misses: dict[tuple[str, str], int]) -> dict:
-    counts = counts.reshape(len(names), 2, len(nest.buffers))
+    counts = counts.reshape(len(names), 2, SLOTS)
     found = {}
     for level, name in enumerate(names):
         for number, buffer in enumerate(nest.buffers):
