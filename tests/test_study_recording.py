@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
+from typer.testing import CliRunner
 
+from spatialconv.cli import app
 from spatialconv.problem import Conv2dProblem, Pool2dProblem
-from spatialconv.study import shape
+from spatialconv.study import cache, nests, shape
 from spatialconv.study.kernel_nests import VECTOR_BYTES, kernel_nest
+from spatialconv.study.lru_judge import judge
 from spatialconv.study.recording import build
-from spatialconv.study.recording.agreement import compare, described
-from spatialconv.study.recording.record import record
+from spatialconv.study.recording.agreement import CASES, compare, described
+from spatialconv.study.recording.misses import misses
+from spatialconv.study.recording.record import EVENT, Recording, record
 
 CSRC = Path(__file__).resolve().parents[1] / "csrc"
-# Tiles with and without remainders, padding, strides, groups, several images, several blocks of pixels.
-CASES = {
-    "direct": ("1x16x9x9 k=6 3x3 p1 nhwc", "2x24x9x8 k=10 3x3 s2 p1 g2 nhwc", "1x13x7x7 k=5 3x3 p1 nhwc f64"),
-    "gemm": (
-        "1x40x9x10 k=48 1x1 nhwc",
-        "2x13x7x7 k=32 1x1 nhwc",
-        "1x16x40x40 k=16 1x1 nhwc",
-        "1x9x8x8 k=8 1x1 f64 nhwc",
-    ),
-    "depthwise": ("1x32x15x15 k=32 3x3 s2 p1 g32 nhwc", "2x16x12x13 k=16 5x5 s2x1 p2 g16 nhwc"),
-    "rows": ("1x80x15x14 max 3x3 s2 p1 nhwc", "2x16x8x8 avg 2x2 s2 nhwc", "1x48x9x9 max 3x3 s2 p1 nhwc f64"),
-}
 ALL = [(name, text) for name, texts in CASES.items() for text in texts]
 
 
@@ -126,3 +119,53 @@ def test_a_gradients_accesses_are_recorded_too():
     assert events["store"].all() and events["bytes"].sum() == recording.sizes[number]
     with pytest.raises(ValueError, match="fewer than 10 accesses"):
         record(problem, "direct", csrc=CSRC, limit=10)
+
+
+def levels_of(text: str):
+    return cache.parse(text)
+
+
+def small_recording(events: list[tuple[int, int, int, bool]]) -> Recording:
+    """A recording that no kernel made: (buffer, offset, bytes, store)."""
+    rows = np.array([(offset, size, buffer, store, 0) for buffer, offset, size, store in events], EVENT)
+    problem = shape.read("1x1x1x1 k=1 1x1")
+    buffers = ("input", "weight", "output", "bias", "workspace")
+    return Recording(problem, "extension:direct", "baseline", buffers, (4096,) * 5, rows, torch.zeros(1))
+
+
+def test_misses_of_a_recorded_run_are_those_of_a_plain_cache():
+    """Against the nest judged line by line: the events are the scalar nest's own."""
+    nest = nests.named(shape.read("1x3x9x9 k=4 3x3 p1"), "nchw")
+    buffers = ("input", "weight", "output", "bias", "workspace")
+    events = described(nest, buffers)
+    recording = Recording(nest.problem, "extension:direct", "baseline", buffers, (0,) * 5, events, torch.zeros(1))
+    levels = levels_of("512/2/32,2K/4/32")
+    expected = judge(nest, levels)
+    found = misses(recording, levels)
+    assert {pair: found[pair] for pair in expected.misses} == expected.misses
+    assert sum(found.values()) == sum(expected.misses.values())
+
+
+def test_an_access_across_two_lines_is_one_of_each():
+    levels = levels_of("1K/2/64")
+    assert misses(small_recording([(0, 48, 32, False)]), levels)["input", "L1"] == 2
+    assert misses(small_recording([(0, 32, 32, False), (0, 0, 4, True)]), levels)["input", "L1"] == 1
+
+
+@pytest.mark.full(cost=8)
+def test_the_command_shows_what_was_recorded():
+    if reason := build.unavailable(CSRC):
+        pytest.skip(reason)
+    runner = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"})
+    words = ["study", "record", CASES["direct"][0], "direct", "--source", str(CSRC), "--json", "-"]
+    found = runner.invoke(app, words)
+    data = json.loads(found.output)
+    assert found.exit_code == 0 and data["equal_to_nest"] is True
+    output = next(row for row in data["tensors"] if row["tensor"] == "output")
+    assert output["moved"] == output["bytes"] and output["loads"] == 0
+    assert runner.invoke(app, [*words[:3], "fft", *words[4:]]).exit_code == 2
+
+
+def test_the_command_refuses_what_it_cannot_do():
+    runner = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"})
+    assert runner.invoke(app, ["study", "record", "1x2 k=3", "gemm"]).exit_code == 2

@@ -20,6 +20,15 @@ _BASES = {
     "input": 0x1_0000_0000, "output": 0x4_0000_0000, "columns": 0x5_0000_0000, "packed": 0x6_0000_0000,
     "weight": 0x10_0000_0000,
 }  # fmt: skip
+_ALIKE = {
+    "grad_input": "input", "grad_output": "output", "grad_weight": "weight", "workspace": "packed", "bias": "columns",
+    "indices": "columns",
+}  # fmt: skip
+
+
+def base_of(name: str) -> int:
+    """Where a tensor begins, gradients where what they are of does."""
+    return _BASES[_ALIKE.get(name, name)]
 
 
 @dataclass(frozen=True)
@@ -70,7 +79,7 @@ class Buffer:
 
     @property
     def base(self) -> int:
-        return _BASES[self.name]
+        return base_of(self.name)
 
     @property
     def elements(self) -> int:

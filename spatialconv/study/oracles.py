@@ -13,6 +13,7 @@ from pathlib import Path
 
 from . import nests, valgrind
 from .cache import Level
+from .kernel_nests import kernel_nest
 from .lru_judge import judge
 from .nest import Nest
 from .report import Report, Table
@@ -146,12 +147,33 @@ def _percent(got: int, expected: int) -> str:
     return f"{(got - expected) / max(1, expected):+.3%}"
 
 
+def shipped(thorough: bool) -> Iterator[Finding]:
+    """What a shipped C++ kernel touches, recorded, against its nest: the same accesses in the same order. Compiling a
+    kernel so that it can be recorded takes a minute or more."""
+    from .recording import build
+    from .recording.agreement import CASES, compare
+    from .recording.record import record
+
+    if reason := build.unavailable():
+        raise valgrind.MissingToolError(reason)
+    for name in CASES if thorough else ("direct",):
+        for text in CASES[name]:
+            recording = record(read(text), name)
+            found = compare(recording, kernel_nest(recording.problem, name, recording.level))
+            yield Finding(
+                "shipped kernels", f"{recording.kernel} {recording.level}, {text}",
+                AGREES if found.equal else DIFFERS, found.described, found.recorded,
+                "the same vector accesses in the same order" if found.equal else f"first difference at {found.first}",
+            )  # fmt: skip
+
+
 # Each in the order in which they are shown. An oracle that is missing something raises MissingToolError.
 ORACLES: dict[str, Callable[[bool], Iterator[Finding]]] = {
     "plain Python": plain,
     "autograd": autograd,
     "lackey": lackey,
     "cachegrind": cachegrind,
+    "shipped kernels": shipped,
 }
 
 

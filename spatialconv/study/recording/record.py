@@ -92,6 +92,13 @@ def record(
     return Recording(problem, f"extension:{name}", level, roles(problem), tuple(sizes), events, tensors[result])
 
 
+def check_level(level: str) -> None:
+    """ValueError where this machine does not run an instruction-set level."""
+    usable = loader.load().levels()
+    if level not in usable:
+        raise ValueError(f"study: level: expected one of {', '.join(usable)}, got {level!r}")
+
+
 @cache
 def _load(path: Path) -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
