@@ -1,5 +1,6 @@
 // The Python module of the CPU kernels.
 #include "arguments.h"
+#include "processor.h"
 
 #include <atomic>
 #include <cstdint>
@@ -9,10 +10,6 @@
 #include "../common/problem.h"
 #include "../cpu/dispatch.h"
 
-#if defined(__x86_64__)
-#include <cpuid.h>
-#endif
-
 namespace spatialconv {
 
 std::atomic<ParallelFor> g_parallel_for{nullptr};
@@ -21,6 +18,7 @@ std::atomic<ParallelFor> g_parallel_for{nullptr};
 
 namespace {
 
+namespace bindings = spatialconv::bindings;
 using spatialconv::Buffers;
 using spatialconv::DType;
 using spatialconv::IsaLevel;
@@ -33,28 +31,14 @@ using spatialconv::bindings::method;
 using spatialconv::bindings::struct_sizes;
 using spatialconv::bindings::takes;
 
-#if defined(__x86_64__)
-bool cpu_has_f16c() {
-  unsigned eax, ebx, ecx, edx;
-  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C);
-}
-
-bool cpu_runs_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && cpu_has_f16c(); }
-
-bool cpu_runs_avx512() {
-  return cpu_runs_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512cd");
-}
-#endif
-
 // Levels this CPU can run, weakest first. Returns how many were written.
 int runnable_levels(const IsaLevel* (&out)[3]) {
   int count = 0;
   out[count++] = &spatialconv::baseline::isa_level;
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  if (cpu_runs_avx2()) out[count++] = &spatialconv::avx2::isa_level;
-  if (cpu_runs_avx512()) out[count++] = &spatialconv::avx512::isa_level;
+  if (bindings::runs_avx2()) out[count++] = &spatialconv::avx2::isa_level;
+  if (bindings::runs_avx512()) out[count++] = &spatialconv::avx512::isa_level;
 #endif
   return count;
 }
@@ -106,6 +90,18 @@ PyObject* kernels(PyObject*, PyObject* const* args, Py_ssize_t count) {
     }
   }
   return rows;
+}
+
+PyObject* dots(PyObject*, PyObject* const*, Py_ssize_t count) {
+  if (!takes("dots", 0, count)) return nullptr;
+  bool amx = false, avx512 = false;
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  amx = bindings::runs_amx_bf16();
+  avx512 = bindings::runs_avx512_bf16();
+#endif
+  if (amx) return avx512 ? Py_BuildValue("(ss)", "amx_bf16", "avx512_bf16") : Py_BuildValue("(s)", "amx_bf16");
+  return avx512 ? Py_BuildValue("(s)", "avx512_bf16") : PyTuple_New(0);
 }
 
 PyObject* multiply_adds(PyObject*, PyObject* const* args, Py_ssize_t count) {
@@ -190,6 +186,8 @@ PyObject* set_parallel_for(PyObject*, PyObject* const* args, Py_ssize_t count) {
 PyMethodDef g_methods[] = {
     method("levels", levels, "levels() -> tuple[str, ...]: instruction-set levels this CPU can run, weakest first."),
     method("kernels", kernels, "kernels(level) -> list[(op, name, dtype, handle)]."),
+    method("dots", dots,
+           "dots() -> tuple[str, ...]: the instruction sets of bfloat16 pairs that processor and system offer."),
     method("run", run,
            "run(handle, problem, x, w, y, aux, workspace, threads, packed) -> int: the thread pool's code."),
     method("workspace_bytes", workspace_bytes, "workspace_bytes(handle, problem, threads) -> int."),

@@ -9,10 +9,11 @@ namespace spatialconv {
 namespace SPATIALCONV_ISA {
 namespace gemm {
 
-// nhwc: row i of `sums` is grid position pixel + i, column j channel j of `dest` and `bias` (null: none).
+// nhwc: row i of `sums`, `pitch` behind the row before it, is grid position pixel + i, column j channel j of `dest` and
+// `bias` (null: none).
 template <class Storage>
 void store_rows(const Correlation& c, Storage* dest, const Storage* bias, int64_t pixel, int64_t rows, int64_t columns,
-                const compute_t<Storage>* sums) {
+                const compute_t<Storage>* sums, int64_t pitch = kTileColumns<compute_t<Storage>>) {
   using C = compute_t<Storage>;
   constexpr int64_t lanes = kLanes<C>;
   vec<C> added[kTileVectors];
@@ -20,7 +21,7 @@ void store_rows(const Correlation& c, Storage* dest, const Storage* bias, int64_
     added[v] = bias != nullptr && v * lanes < columns ? load_n(bias + v * lanes, columns - v * lanes) : zero<C>();
   }
   Cursor at(c, pixel);
-  for (int64_t i = 0; i < rows; ++i, at.advance(c, 1), sums += kTileColumns<C>) {
+  for (int64_t i = 0; i < rows; ++i, at.advance(c, 1), sums += pitch) {
     Storage* out = dest + dest_offset(c, at);
     for (int64_t j = 0; j < columns; j += lanes) {
       vec<C> value = load(sums + j);
@@ -35,7 +36,7 @@ void store_rows(const Correlation& c, Storage* dest, const Storage* bias, int64_
 // nchw: row i of `sums` is channel i of `dest` and `bias`, column j grid position pixel + j.
 template <class Storage>
 void store_lines(const Correlation& c, Storage* dest, const Storage* bias, int64_t pixel, int64_t rows, int64_t columns,
-                 const compute_t<Storage>* sums) {
+                 const compute_t<Storage>* sums, int64_t pitch = kTileColumns<compute_t<Storage>>) {
   using C = compute_t<Storage>;
   constexpr int64_t lanes = kLanes<C>;
   const bool dense = c.dense_dest();
@@ -46,7 +47,7 @@ void store_lines(const Correlation& c, Storage* dest, const Storage* bias, int64
     const int64_t n = smaller(columns - done, left);
     Storage* out = dest + dest_offset(c, at);
     const C* line = sums + done;
-    for (int64_t i = 0; i < rows; ++i, out += c.dest.channel, line += kTileColumns<C>) {
+    for (int64_t i = 0; i < rows; ++i, out += c.dest.channel, line += pitch) {
       const C added = bias != nullptr ? widen(bias[i]) : C(0);
       if (c.w.spacing == 1) {
         for (int64_t j = 0; j < n; j += lanes) {
