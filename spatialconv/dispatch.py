@@ -25,15 +25,16 @@ _CUDA_CONV = (
 # and one entry in its backend's `kernels`; tests, benchmark and `check` find it from this table.
 TABLE: dict[str, tuple[str, ...]] = {
     "conv2d": (
-        "extension:depthwise", "extension:inner", "extension:winograd4", "extension:winograd", "extension:gemm",
-        "extension:direct",
+        "extension:depthwise", "extension:inner", "extension:winograd4", "extension:winograd", "extension:dots",
+        "extension:gemm", "extension:direct",
         *_CUDA_CONV,
         "numba:depthwise", "numba:gemm", "numba:direct",
         "triton:depthwise", "triton:implicit_gemm_tf32", "triton:implicit_gemm", "triton:implicit_gemm_tf32x3",
         "reference:im2col",
     ),
     "conv2d_grad_input": (
-        "extension:depthwise", "extension:winograd4", "extension:winograd", "extension:gemm", "extension:direct",
+        "extension:depthwise", "extension:winograd4", "extension:winograd", "extension:dots", "extension:gemm",
+        "extension:direct",
         *_CUDA_CONV,
         "numba:depthwise", "numba:gemm", "numba:direct",
         "triton:depthwise", "triton:implicit_gemm_tf32", "triton:implicit_gemm", "triton:implicit_gemm_tf32x3",

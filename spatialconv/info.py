@@ -106,6 +106,7 @@ def collect() -> dict[str, dict[str, str]]:
         },
         "extension": {
             "instruction set in use": _level(),
+            "products of bfloat16 pairs": _dots(),
             **{name: _text(value) for name, value in build.items()},
         },
         "backends": {},
@@ -129,6 +130,15 @@ def _level() -> str:
         return dispatch.current_context("cpu").isa or "none"
     except ValueError as error:
         return f"none: {error}"
+
+
+def _dots() -> str:
+    """The instruction sets that multiply pairs of bfloat16 here, or why there is none."""
+    from .backends.extension import dots, loader
+
+    if missing := loader.unavailable():
+        return f"none: {missing}"
+    return ", ".join(dots.offered()) or f"none: neither {' nor '.join(dots.SETS)} in processor and system"
 
 
 def _text(value: object) -> str:

@@ -5,6 +5,8 @@
 ``gemm``       a matrix product of packed blocks: Goto and van de Geijn, "Anatomy of High-Performance Matrix
                Multiplication", 2008. The im2col matrix exists only as the block being packed: Chetlur et al., "cuDNN:
                Efficient Primitives for Deep Learning", 2014.
+``dots``       as ``gemm``, on the instructions of AMX or AVX-512 that multiply pairs of bfloat16 and add in float:
+               Georganas et al., "Tensor Processing Primitives", 2021 (arXiv 2104.05755). None of them has run yet.
 ``inner``      1x1 filters on few pixels: inner products with the channels where they lie, nothing packed.
 ``winograd``   3x3 filters in 4/9 of the multiplications, F(2x2, 3x3): Lavin and Gray, "Fast Algorithms for
                Convolutional Neural Networks", 2015 (arXiv 1509.09308), after Winograd, 1980.
@@ -27,6 +29,7 @@ from __future__ import annotations
 from ...problem import CONV_OPS
 from ..base import Backend
 from . import cuda_kernels, loader
+from .dots import DotsKernel
 from .inner import InnerKernel
 from .kernels import DepthwiseKernel, DirectKernel, GemmKernel
 from .pooling import PoolKernel
@@ -40,6 +43,7 @@ class Extension(Backend):
         InnerKernel("inner", ("conv2d",)),
         Winograd4Kernel("winograd4", ("conv2d", "conv2d_grad_input")),
         WinogradKernel("winograd", ("conv2d", "conv2d_grad_input")),
+        DotsKernel("dots", ("conv2d", "conv2d_grad_input")),
         GemmKernel("gemm", tuple(CONV_OPS)),
         DirectKernel("direct", tuple(CONV_OPS)),
         PoolKernel("rows", ("max_pool2d", "avg_pool2d", "avg_pool2d_grad_input")),

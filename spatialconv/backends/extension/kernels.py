@@ -94,8 +94,12 @@ class ExtensionKernel(Kernel):
         """The problem as the compiled kernel reads it."""
         raise NotImplementedError
 
+    def compiled_name(self, context: Context) -> str:
+        """What the kernel is called in the compiled part."""
+        return self.name
+
     def handle(self, problem: Problem, context: Context) -> int:
-        return handles(context.isa)[problem.op, self.name, problem.dtype]
+        return handles(context.isa)[problem.op, self.compiled_name(context), problem.dtype]
 
     def workspace_bytes(self, problem: Problem, context: Context) -> int:
         struct = self.struct(problem)
