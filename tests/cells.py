@@ -75,7 +75,7 @@ def problem_of(text: str, dtype: str, layout: str, device: str) -> Problem:
 def on_cpu(op: str, interpreted: bool = False) -> list[str]:
     """The kernels of an op that compute on CPU tensors: compiled ones, or those that Triton interprets, slowly."""
     names = [name for name in dispatch.TABLE[op] if "cpu" in dispatch.kernel(name).devices]
-    return [name for name in names if bool(dispatch.kernel(name).refuse_automatic()) == interpreted]
+    return [name for name in names if name.startswith("triton:") == interpreted]
 
 
 def _takes(entry: Listed, text: str, dtype: str, device: str) -> bool:

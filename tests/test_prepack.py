@@ -276,5 +276,5 @@ def computes_bitwise_the_same(name, geometry, shape, layout, dtype):
     prepack(layer)
     assert torch.equal(layer(input), expected)
     assert torch.equal(layer(input), expected)
-    if name in ("extension:gemm", "extension:winograd", "extension:winograd4"):
+    if name in ("extension:dots", "extension:gemm", "extension:winograd", "extension:winograd4"):
         assert layer._packed._state.forms, "a transformed weight is kept and read"

@@ -121,7 +121,7 @@ class Task:
         roles = "".join("r" if name in self.given else "w" if name in self.sizes else "-" for name in TENSORS)
         bytes_of = [len(self.given.get(name, b"")) or self.sizes.get(name, 0) for name in TENSORS]
         words = memoryview(bytes(struct_of(problem, self.layouts["w"]))).cast("q").tolist()
-        name = dispatch.kernel(self.cell.kernel).name
+        name = dispatch.kernel(self.cell.kernel).compiled_name(self.cell.context())
         return " ".join(map(str, (problem.op, name, problem.dtype, self.threads, roles, *bytes_of, *words)))
 
     @property
@@ -260,6 +260,26 @@ PLANTED = {
         "thread",
         "data race",
     ),
+    "a column read behind the image": Planted(
+        "dots",
+        "dots_stage.h",
+        "conv2d",
+        "const int64_t high = inside ? clamped(valid_end - at.w, low, n) : 0;",
+        "const int64_t high = inside ? clamped(valid_end - at.w + 3, low, n) : 0;",
+        LEVELS[0],
+        "address",
+        "heap-buffer-overflow",
+    ),
+    "a twin that takes one number of a pair twice": Planted(
+        "dots",
+        "dots.h",
+        "conv2d",
+        "multiply_add(left[2 * k + 1], right[2 * j + 1], second[j])",
+        "multiply_add(left[2 * k + 1], right[2 * j], second[j])",
+        build.WIDE,
+        "address",
+        "extension:dots@",
+    ),
     "a row left out of a tile that only AVX-512 has": Planted(
         "gemm",
         "gemm_tile.h",
@@ -286,7 +306,7 @@ def test_a_planted_mistake_is_found(mistake: str, tmp_path: Path) -> None:
     tables = (csrc / "cpu/isa.cpp").read_text()
     only = re.sub(r"(kTables\[\] = \{)[^}]*\}", rf"\1&{planted.table}_table}}", tables)
     (csrc / "cpu/isa.cpp").write_text(only)
-    compiled = {"max_pool": ("extension:rows", "extension:planes"), "gemm": ("extension:gemm",)}[planted.table]
+    compiled = [f"extension:{name}" for name in {"max_pool": ("rows", "planes")}.get(planted.table, [planted.table])]
     listed = [entry for entry in entries(planted.level) if entry[0] == planted.op and entry[1] in compiled]
     tasks = [Task(cell, 3) for cell in taken(cells.sampled(listed))]
     with pytest.raises(AssertionError) as found:
