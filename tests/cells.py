@@ -127,8 +127,9 @@ def tails(listed: Listed, layout: str) -> list[Cell]:
     kernel rounds them."""
     op, name, level = listed
     data = "integers" if dispatch.kernel(name).integer_exact else "normal"
+    dtype = getattr(dispatch.kernel(name), "dtypes", FLOATS)[0]
     found = [
-        Cell(name, level, problem_of(text, "f32", layout, "cpu"), LAYOUTS[number // 2 % 2], (data,), "dense")
+        Cell(name, level, problem_of(text, dtype, layout, "cpu"), LAYOUTS[number // 2 % 2], (data,), "dense")
         for number, text in enumerate(geometries.tails(op))
     ]
     return [cell for cell in found if not cell.refusals()]

@@ -180,9 +180,9 @@ def test_only_its_name_chooses_it(request_: str, monkeypatch: pytest.MonkeyPatch
     ("change", "reason"),
     [
         ({"dtype": "f32"}, "computes in bf16, the problem is in f32"),
-        ({"g": 8}, "a group has 4 and 36"),
-        ({"g": 32}, "a group has 1 and 9"),
-        ({"g": 2, "ic": 4, "kh": 1, "kw": 1, "ph": 0, "pw": 0}, "a group has 16 and 2"),
+        ({"g": 8}, "groups have 4 and 36"),
+        ({"g": 32}, "groups have 1 and 9"),
+        ({"g": 2, "ic": 4, "kh": 1, "kw": 1, "ph": 0, "pw": 0}, "groups have 16 and 2"),
     ],
 )
 def test_it_says_what_it_does_not_take(change: dict, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:

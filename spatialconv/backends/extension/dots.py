@@ -64,7 +64,8 @@ class DotsKernel(ConvKernel):
         depth = summed * problem.kh * problem.kw
         if written >= 8 and depth >= 16:
             return []
-        return [f"fills tiles of 16 filters and 32 values: a group has {written} and {depth}, less than half of one"]
+        told = f"the problem's groups have {written} and {depth}"
+        return [f"fills less than half of its tiles of 16 filters and 32 values of each, {told}"]
 
     def unprofitable(self, problem: Problem, context: Context) -> str | None:
         return _UNVERIFIED
