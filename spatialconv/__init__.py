@@ -12,6 +12,7 @@ from .functional import (
     avg_pool2d,
     conv2d,
     conv_transpose2d,
+    local_conv2d,
     max_pool2d,
 )
 
@@ -30,6 +31,7 @@ __all__ = [
     "conv_transpose2d",
     "errors",
     "explain",
+    "local_conv2d",
     "max_pool2d",
     "nn",
     "use_backend",

@@ -11,7 +11,8 @@ from . import dispatch
 from .bench import gate, operands, tolerance
 from .bench.peers import ours
 from .bench.suites import Cell as Layer
-from .problem import CONV_OPS, OPS, Conv2dProblem, Problem, parse
+from .ops.derivatives import bias_gradient, local_bias_gradient
+from .problem import CONV_OPS, LOCAL_OPS, OPS, Conv2dProblem, Problem, parse
 from .shapes import memory_format
 
 PARTS = ("correctness", "gradients", "equivariance")
@@ -93,8 +94,9 @@ class CheckCell:
 
 def cases(op: str, dtype: str, layout: str, part: str = "correctness", device: str = "cpu") -> list[Problem]:
     """The problems that an op is checked on; adaptive windows depend on the input's size, so they cannot be shifted."""
-    if op in CONV_OPS:
-        texts = [f"{op} {case.removesuffix(' bias') if op != 'conv2d' else case}" for case in CONV_CASES]
+    if op in CONV_OPS or op in LOCAL_OPS:
+        forward = op in ("conv2d", "local_conv2d")
+        texts = [f"{op} {case if forward else case.removesuffix(' bias')}" for case in CONV_CASES]
     else:
         texts = [f"{op} {case}" for case in (AVG_POOL_CASES if op.startswith("avg") else MAX_POOL_CASES)]
         texts += [f"adaptive_{op} {case}" for case in ADAPTIVE_CASES if part != "equivariance"]
@@ -129,8 +131,11 @@ def plan(
         if part not in parts:
             continue
         for op in ops or OPS:
-            forward = op in ("conv2d", "max_pool2d", "avg_pool2d")
+            forward = op in ("conv2d", "local_conv2d", "max_pool2d", "avg_pool2d")
             if part != "correctness" and not forward:
+                continue
+            # Filters that differ from place to place answer differently to the same pattern.
+            if part == "equivariance" and op in LOCAL_OPS:
                 continue
             names = [name for request in requests or ("auto",) for name in dispatch.candidates(op, request)]
             if part == "gradients":
@@ -155,7 +160,8 @@ def _refusals(problem: Problem, request: str, part: str) -> list[str]:
 def _gradients(problem: Problem) -> list[Problem]:
     if isinstance(problem, Conv2dProblem):
         return [
-            problem.replace(op=f"conv2d_{name}", bias=False, activation=None) for name in ("grad_input", "grad_weight")
+            problem.replace(op=f"{problem.op}_{name}", bias=False, activation=None)
+            for name in ("grad_input", "grad_weight")
         ]
     op = {"max_pool2d": "max_pool2d_scatter", "avg_pool2d": "avg_pool2d_grad_input"}[problem.op]
     return [problem.replace(op=op, indices=False, offsets=False)]
@@ -195,11 +201,11 @@ def _gradients_right(problem: Problem, request: str) -> str | None:
         if reason:
             return f"{gradient.pass_name}: {reason}"
     if isinstance(problem, Conv2dProblem) and problem.bias:
+        add = local_bias_gradient if problem.untied else bias_gradient
         wide = grad_output.double()
-        allowed = wide.abs().sum((0, 2, 3)) * tolerance.relative(
-            problem.dtype, "ieee", problem.n * problem.oh * problem.ow
-        )
-        if not ((found[2].double() - wide.sum((0, 2, 3))).abs() <= allowed).all():
+        terms = problem.replace(op=f"{problem.op}_grad_weight", bias=False, activation=None).reduction
+        allowed = add(wide.abs()) * tolerance.relative(problem.dtype, "ieee", terms)
+        if not ((found[2].double() - add(wide)).abs() <= allowed).all():
             return "grad_bias: not the sum of grad_output"
     return _second_derivatives(problem, request) if problem.dtype == "f64" else None
 

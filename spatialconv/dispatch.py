@@ -47,6 +47,9 @@ TABLE: dict[str, tuple[str, ...]] = {
         "triton:depthwise", "triton:implicit_gemm_tf32", "triton:implicit_gemm", "triton:implicit_gemm_tf32x3",
         "reference:im2col",
     ),
+    "local_conv2d": ("extension:local", "numba:local", "reference:im2col"),
+    "local_conv2d_grad_input": ("extension:local", "numba:local", "reference:im2col"),
+    "local_conv2d_grad_weight": ("extension:local", "numba:local", "reference:im2col"),
     "max_pool2d": (
         "extension:rows", "extension:cuda_windows", "numba:rows", "triton:windows", "reference:taps",
     ),

@@ -11,6 +11,7 @@ from torch.autograd import Function
 from .dispatch import gradient_request
 from .eager import Entry, reaches_plain_backward
 from .ops import OPS
+from .ops.derivatives import bias_gradient, local_bias_gradient
 
 
 def _conv_geometry(entry: Entry) -> tuple:
@@ -19,28 +20,44 @@ def _conv_geometry(entry: Entry) -> tuple:
 
 
 class Conv2d(Function):
+    by_input, by_weight = "conv2d_grad_input", "conv2d_grad_weight"
+    bias_gradient = staticmethod(bias_gradient)
+
     @staticmethod
     def forward(ctx, input, weight, bias, entry):
         ctx.save_for_backward(input, weight)
         ctx.entry = entry
         return entry.plan(input, weight, bias)
 
-    @staticmethod
-    def backward(ctx, grad_output):
+    @classmethod
+    def gradients(cls, ctx, grad_output):
         (input, weight), entry, needs = ctx.saved_tensors, ctx.entry, ctx.needs_input_grad
         by_input = by_weight = None
         if reaches_plain_backward(grad_output):
             if needs[0]:
-                by_input = entry.other("conv2d_grad_input")(grad_output, weight)
+                by_input = entry.other(cls.by_input)(grad_output, weight)
             if needs[1]:
-                by_weight = entry.other("conv2d_grad_weight")(grad_output, input)
+                by_weight = entry.other(cls.by_weight)(grad_output, input)
         else:
             geometry = _conv_geometry(entry)
             if needs[0]:
-                by_input = OPS["conv2d_grad_input"](grad_output, weight, input.shape[2:], *geometry)
+                by_input = OPS[cls.by_input](grad_output, weight, input.shape[2:], *geometry)
             if needs[1]:
-                by_weight = OPS["conv2d_grad_weight"](grad_output, input, weight.shape[2:], *geometry)
-        return by_input, by_weight, grad_output.sum((0, 2, 3)) if needs[2] else None, None
+                by_weight = OPS[cls.by_weight](grad_output, input, weight.shape[-2:], *geometry)
+        return by_input, by_weight, cls.bias_gradient(grad_output) if needs[2] else None, None
+
+    @staticmethod
+    def backward(ctx, grad_output):
+        return Conv2d.gradients(ctx, grad_output)
+
+
+class LocalConv2d(Conv2d):
+    by_input, by_weight = "local_conv2d_grad_input", "local_conv2d_grad_weight"
+    bias_gradient = staticmethod(local_bias_gradient)
+
+    @staticmethod
+    def backward(ctx, grad_output):
+        return LocalConv2d.gradients(ctx, grad_output)
 
 
 class ConvTranspose2d(Function):
@@ -125,5 +142,5 @@ def _apply(function: type[Function]):
     return super(Function, function).apply
 
 
-conv2d, conv_transpose2d = _apply(Conv2d), _apply(ConvTranspose2d)
+conv2d, conv_transpose2d, local_conv2d = _apply(Conv2d), _apply(ConvTranspose2d), _apply(LocalConv2d)
 max_pool2d, avg_pool2d = _apply(MaxPool2d), _apply(AvgPool2d)

@@ -75,6 +75,8 @@ def _names(name: str) -> list[str]:
 def _copies(name: str, problem: Problem, operands: tuple) -> tuple[str, ...]:
     notes = []
     for argument, tensor in zip(_names(name), operands, strict=False):
+        if isinstance(tensor, Tensor) and tensor.dim() > 4 and not tensor.is_contiguous():
+            notes.append(f"{argument} is copied first: its strides {tensor.stride()} are not contiguous")
         if not isinstance(tensor, Tensor) or tensor.dim() != 4:
             continue
         formats = ("nchw", "nhwc") if argument == "weight" else (problem.layout,)

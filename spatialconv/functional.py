@@ -1,4 +1,5 @@
 """``torch.nn.functional``'s convolution and pooling, with one more keyword: ``backend``; and ``activation`` for conv2d.
+``local_conv2d``, with a filter for every output position, has no counterpart there.
 
 ``backend`` is None (``use_backend``, then SPATIALCONV_BACKEND, then automatic), a backend ("extension") or one kernel
 ("extension:gemm"). A request that cannot be met raises with every reason; it never falls back. Where torch raises,
@@ -89,7 +90,7 @@ def conv2d(
         )  # fmt: skip
         entry = recall(key)
         if entry is None and input.dim() == 4 and not input.is_complex():
-            geometry = _conv2d_geometry(weight, stride, padding, dilation, groups)
+            geometry = _conv2d_geometry("conv2d", weight, stride, padding, dilation, groups)
             problem = _conv2d_problem(input, weight, bias, *geometry, activation)
             entry = remember(key, problem, requested(backend), input.device.index)
         if entry is not None:
@@ -105,7 +106,7 @@ def conv2d(
         )
         return unbatched.squeeze(0)
     _check_batched("conv2d", input)
-    geometry = _untraced(_conv2d_geometry, weight, stride, padding, dilation, groups)
+    geometry = _untraced(_conv2d_geometry, "conv2d", weight, stride, padding, dilation, groups)
     return OPS["conv2d"](input, weight, bias, *geometry, requested(backend), activation)
 
 
@@ -130,27 +131,27 @@ def _check_batched(op: str, input: Tensor) -> None:
         raise argument_error(op, "input", "3 dimensions (unbatched) or 4", f"{input.dim()}: {tuple(input.shape)}")
 
 
-def _conv2d_geometry(weight: Tensor, stride, padding, dilation, groups) -> tuple:
+def _conv2d_geometry(op: str, weight: Tensor, stride, padding, dilation, groups) -> tuple:
     """stride, padding, dilation and groups as the op takes them."""
-    stride, dilation = pair("conv2d", "stride", stride), pair("conv2d", "dilation", dilation)
-    groups = integer("conv2d", "groups", groups)
+    stride, dilation = pair(op, "stride", stride), pair(op, "dilation", dilation)
+    groups = integer(op, "groups", groups)
     if isinstance(padding, str):
-        padding = _padding_of_word(padding, weight, stride, dilation)
+        padding = _padding_of_word(op, padding, weight, stride, dilation)
     else:
-        padding = pair("conv2d", "padding", padding)
-        arguments.check_not_negative("conv2d", "padding", padding)
+        padding = pair(op, "padding", padding)
+        arguments.check_not_negative(op, "padding", padding)
     return stride, padding, dilation, groups
 
 
-def _padding_of_word(word: str, weight: Tensor, stride, dilation) -> tuple[int, ...]:
+def _padding_of_word(op: str, word: str, weight: Tensor, stride, dilation) -> tuple[int, ...]:
     if word == "valid":
         return 0, 0
     if word != "same":
-        raise argument_error("conv2d", "padding", "integers, 'same' or 'valid'", repr(word))
+        raise argument_error(op, "padding", "integers, 'same' or 'valid'", repr(word))
     if stride != (1, 1):
-        raise argument_error("conv2d", "padding", "'same' with stride 1 only", f"stride {stride}")
-    arguments.check_rank("conv2d", "weight", weight)
-    vertical, horizontal = (step * (size - 1) for step, size in zip(dilation, weight.shape[2:], strict=True))
+        raise argument_error(op, "padding", "'same' with stride 1 only", f"stride {stride}")
+    arguments.check_rank(op, "weight", weight, 6 if op == "local_conv2d" else 4)
+    vertical, horizontal = (step * (size - 1) for step, size in zip(dilation, weight.shape[-2:], strict=True))
     top, left = vertical // 2, horizontal // 2
     return top, left, vertical - top, horizontal - left
 
@@ -162,6 +163,64 @@ def _conv2d_problem(input, weight, bias, stride, padding, dilation, groups, acti
         "conv2d", input.shape, weight.shape, shape, stride, padding, dilation, groups, bias is not None, input, weight,
         activation=activation,
     )  # fmt: skip
+
+
+def local_conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: Size | str = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+    *,
+    backend: str | None = None,
+) -> Tensor:
+    """2-D convolution with untied weights: ``conv2d`` with a filter, and a bias, of its own at every output position.
+
+    torch has none (pytorch/pytorch#499). Equivalent, without groups: ``columns = F.unfold(input, (kh, kw), dilation,
+    padding, stride)``, then ``einsum("pok,nkp->nop", weight.flatten(0, 1).flatten(2), columns)``.
+
+    Args:
+        input: [n, ic, ih, iw] or [ic, ih, iw].
+        weight: [oh, ow, oc, ic / groups, kh, kw]: at each output position the weight of a ``conv2d``. What a position
+            needs lies together, so every pass reads or writes it once from front to back, for all images.
+        bias: [oh, ow, oc] or None.
+        stride, dilation, padding, groups: as in ``conv2d``.
+        backend: see the module.
+
+    Returns:
+        [n, oc, oh, ow], channels_last when input is. Dtypes: those of ``conv2d``.
+
+    Raises:
+        As ``conv2d``.
+    """
+    op = "local_conv2d"
+    for name, value in (("input", input), ("weight", weight)):
+        _check_tensor(op, name, value)
+    if bias is not None:
+        _check_tensor(op, "bias", bias)
+    if input.dim() == 3:
+        unbatched = local_conv2d(input.unsqueeze(0), weight, bias, stride, padding, dilation, groups, backend=backend)
+        return unbatched.squeeze(0)
+    _check_batched(op, input)
+    options = (stride, padding, dilation, groups)
+    if eager(input, weight, bias) and not input.is_complex() and exact(options):
+        key = (
+            op, input.shape, input.stride(), weight.shape, input.dtype, weight.dtype,
+            None if bias is None else (bias.shape, bias.dtype), options, backend, conv_surroundings(input),
+        )  # fmt: skip
+        entry = recall(key)
+        if entry is None:
+            geometry = _conv2d_geometry(op, weight, *options)
+            shape = arguments.check_local_conv2d(op, input, weight, bias, *geometry)
+            problem = arguments.conv2d_problem(op, input.shape, weight.shape, shape, *geometry, bias is not None, input)
+            entry = remember(key, problem, requested(backend), input.device.index)
+        if _grad() and (input.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)):
+            return recorded.local_conv2d(input, weight, bias, entry)
+        return entry.plan(input, weight, bias)
+    geometry = _untraced(_conv2d_geometry, op, weight, *options)
+    return OPS[op](input, weight, bias, *geometry, requested(backend))
 
 
 def conv_transpose2d(

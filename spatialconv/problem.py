@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import MISSING, dataclass, fields, replace
 from functools import cached_property
-from math import gcd
+from math import gcd, prod
 
 from .shapes import adaptive_window, conv_output_size, pool_output_size
 
@@ -22,6 +22,8 @@ LAYOUTS = ("nchw", "nhwc")
 # What may be applied to a forward convolution's output, in the order of csrc/common/problem.h.
 ACTIVATIONS = ("relu", "relu6", "hardswish", "silu", "gelu")
 CONV_OPS = {"conv2d": "forward", "conv2d_grad_input": "grad_input", "conv2d_grad_weight": "grad_weight"}
+# The same with a filter of its own, and a bias, at every output position.
+LOCAL_OPS = {f"local_{op}": pass_name for op, pass_name in CONV_OPS.items()}
 POOL_OPS = {
     "max_pool2d": "forward",
     "max_pool2d_scatter": "grad_input",
@@ -29,7 +31,8 @@ POOL_OPS = {
     "avg_pool2d": "forward",
     "avg_pool2d_grad_input": "grad_input",
 }
-OPS = (*CONV_OPS, *POOL_OPS)
+_PASSES = CONV_OPS | LOCAL_OPS | POOL_OPS
+OPS = tuple(_PASSES)
 INDEXED = ("max_pool2d_scatter", "max_pool2d_gather")
 
 
@@ -64,7 +67,7 @@ class _Printed:
     @property
     def pass_name(self) -> str:
         """'forward', 'grad_input', 'grad_weight' or, for max pooling's second derivative, 'gather'."""
-        return (CONV_OPS | POOL_OPS)[self.op]
+        return _PASSES[self.op]
 
     @property
     def itemsize(self) -> int:
@@ -87,8 +90,9 @@ _FLAGS = {"bias": "bias", "ceil": "ceil", "include_pad": "exclude_pad", "indices
 
 @dataclass(frozen=True)
 class Conv2dProblem(_Printed):
-    """One pass of a 2-D convolution. ``oh`` and ``ow`` of 0 at creation mean: as symmetric padding gives them.
-    ``activation``: what is applied to the forward pass's output, one of ``ACTIVATIONS`` or None.
+    """One pass of a 2-D convolution, tied or, where the op says so, untied: every output position has its own filter.
+    ``oh`` and ``ow`` of 0 at creation mean: as symmetric padding gives them. ``activation``: what is applied to the
+    forward pass's output, one of ``ACTIVATIONS`` or None.
 
     Raises ValueError where a field makes no sense; the ops check a caller's arguments before they get here.
     """
@@ -117,7 +121,7 @@ class Conv2dProblem(_Printed):
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        _check_words(self, CONV_OPS)
+        _check_words(self, CONV_OPS | LOCAL_OPS)
         if self.activation is not None:
             _check_activation(self)
         for name in ("kh", "kw", "sh", "sw", "dh", "dw", "g"):
@@ -142,12 +146,24 @@ class Conv2dProblem(_Printed):
         return self.op
 
     @property
+    def untied(self) -> bool:
+        """Whether every output position has a filter and a bias of its own."""
+        return self.op in LOCAL_OPS
+
+    @property
     def input_shape(self) -> tuple[int, int, int, int]:
         return self.n, self.ic, self.ih, self.iw
 
     @property
-    def weight_shape(self) -> tuple[int, int, int, int]:
-        return self.oc, self.ic // self.g, self.kh, self.kw
+    def weight_shape(self) -> tuple[int, ...]:
+        """[oc, ic / g, kh, kw]; untied one of these at every output position, [oh, ow, oc, ic / g, kh, kw]."""
+        places = (self.oh, self.ow) if self.untied else ()
+        return (*places, self.oc, self.ic // self.g, self.kh, self.kw)
+
+    @property
+    def bias_shape(self) -> tuple[int, ...]:
+        """[oc], untied [oh, ow, oc]."""
+        return (self.oh, self.ow, self.oc) if self.untied else (self.oc,)
 
     @property
     def output_shape(self) -> tuple[int, int, int, int]:
@@ -155,7 +171,7 @@ class Conv2dProblem(_Printed):
         return self.n, self.oc, self.oh, self.ow
 
     @property
-    def result_shape(self) -> tuple[int, int, int, int]:
+    def result_shape(self) -> tuple[int, ...]:
         """Shape of what this pass computes."""
         return {
             "forward": self.output_shape, "grad_input": self.input_shape, "grad_weight": self.weight_shape,
@@ -185,7 +201,7 @@ class Conv2dProblem(_Printed):
         return {
             "forward": self.ic // self.g * self.kh * self.kw,
             "grad_input": self.oc // self.g * taps_met,
-            "grad_weight": self.n * self.oh * self.ow,
+            "grad_weight": self.n if self.untied else self.n * self.oh * self.ow,
         }[self.pass_name]
 
     def flops(self, count_padding: bool = True) -> int:
@@ -202,7 +218,7 @@ class Conv2dProblem(_Printed):
     def compulsory_bytes(self) -> int:
         """Bytes that must move if every tensor is touched once."""
         elements = self.n * self.ic * self.ih * self.iw + self.n * self.oc * self.oh * self.ow
-        elements += self.oc * (self.ic // self.g) * self.kh * self.kw + (self.oc if self.bias else 0)
+        elements += prod(self.weight_shape) + (prod(self.bias_shape) if self.bias else 0)
         return elements * self.itemsize
 
 
@@ -372,7 +388,7 @@ def parse(text: str) -> Problem:
     """
     words = text.split()
     op = words.pop(0) if words and words[0] in (*OPS, "conv_transpose2d") + _ADAPTIVE else "conv2d"
-    kind = Conv2dProblem if op in CONV_OPS or op == "conv_transpose2d" else Pool2dProblem
+    kind = Conv2dProblem if op in (*CONV_OPS, *LOCAL_OPS, "conv_transpose2d") else Pool2dProblem
     values: dict[str, object] = {"op": op}
     if op in _ADAPTIVE:
         values.update(op=op.removeprefix("adaptive_"), adaptive=True)

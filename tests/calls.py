@@ -45,7 +45,25 @@ class Call:
         return getattr(spatialconv, self.name)(*tensors, **self.options, backend=backend)
 
     def theirs(self, *tensors: Tensor):
-        return getattr(F, self.name)(*tensors, **self.options)
+        return (
+            untied(*tensors, **self.options)
+            if self.name == "local_conv2d"
+            else getattr(F, self.name)(*tensors, **self.options)
+        )
+
+
+def untied(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padding=0, dilation=1, groups=1):
+    """What torch has no op for, as its users write it: windows copied out, and a matrix product at every position."""
+    if input.dim() == 3:
+        return untied(input[None], weight, bias, stride, padding, dilation, groups)[0]
+    n, (oh, ow, oc), (kh, kw) = input.shape[0], weight.shape[:3], weight.shape[4:]
+    if padding == "same":
+        reach = [step * (size - 1) for step, size in zip((dilation, dilation), (kh, kw), strict=True)]
+        input, padding = F.pad(input, [half for r in reversed(reach) for half in (r // 2, r - r // 2)]), 0
+    columns = F.unfold(input, (kh, kw), dilation, padding, stride).unflatten(1, (groups, -1))
+    filters = weight.reshape(oh * ow, groups, oc // groups, -1)
+    output = torch.einsum("ngkp,pgok->ngop", columns, filters).reshape(n, oc, oh, ow)
+    return output if bias is None else output + bias.permute(2, 0, 1).to(output.dtype)
 
 
 CONVOLUTIONS = [
@@ -72,9 +90,14 @@ POOLS = [
     Call("adaptive_avg_pool2d", ((2, 3, 7, 6),), {"output_size": (3, None)}),
     Call("adaptive_avg_pool2d", ((2, 6, 6),), {"output_size": 1}),
 ]
-CALLS = [*CONVOLUTIONS, *TRANSPOSED, *POOLS]
+UNTIED = [
+    Call("local_conv2d", ((2, 4, 5, 6), (3, 3, 6, 2, 3, 3), (3, 3, 6)), {"stride": 2, "padding": 1, "groups": 2}),
+    Call("local_conv2d", ((1, 2, 5, 4), (4, 3, 3, 2, 2, 2), (4, 3, 3)), {}),
+    Call("local_conv2d", ((3, 4, 5), (4, 5, 2, 3, 2, 3)), {"padding": "same", "dilation": 2}),
+]
+CALLS = [*CONVOLUTIONS, *TRANSPOSED, *POOLS, *UNTIED]
 # One call of each kind, for tests that are dear.
-FEW = [CONVOLUTIONS[1], TRANSPOSED[0], POOLS[0], POOLS[4], POOLS[6], POOLS[7]]
+FEW = [CONVOLUTIONS[1], TRANSPOSED[0], POOLS[0], POOLS[4], POOLS[6], POOLS[7], UNTIED[0]]
 
 
 @dataclass(frozen=True)
@@ -132,6 +155,15 @@ def conv_op_calls(label, image, filters, output, stride, padding, dilation, grou
     ]
 
 
+def local_op_calls(label, image, filters, output, stride, padding, dilation, groups) -> list[OpCall]:
+    geometry, weight = (stride, padding, dilation, groups), (*output[2:], *filters)
+    return [
+        OpCall("local_conv2d", label, _tensors(image, weight, weight[:3]), geometry),
+        OpCall("local_conv2d_grad_input", label, _tensors(output, weight), (image[2:], *geometry)),
+        OpCall("local_conv2d_grad_weight", label, _tensors(output, image), (filters[2:], *geometry)),
+    ]
+
+
 def pool_op_calls(label, image, output, kernel, stride, padding, dilation, ceil, adaptive=()) -> list[OpCall]:
     largest = (kernel, stride, padding, dilation, ceil, list(adaptive))
     mean = (kernel, stride, padding, ceil, False, None, list(adaptive))
@@ -166,6 +198,8 @@ OP_CALLS = [
 # Dilated windows and a last window that reaches past the input; average pooling has no dilation.
 OP_CALLS += pool_op_calls("ceil", (1, 2, 8, 7), (1, 2, 3, 3), (2, 3), (3, 2), (0, 1), (2, 1), True)[:3]
 OP_CALLS += pool_op_calls("ceil", (1, 2, 8, 7), (1, 2, 3, 4), (3, 3), (3, 2), (1, 1), ONE, True)[3:]
+OP_CALLS += local_op_calls("strided", (2, 4, 5, 6), (6, 2, 3, 3), (2, 6, 3, 4), (2, 2), (1, 2), ONE, 2)
+OP_CALLS += local_op_calls("less_behind", (1, 2, 6, 6), (4, 1, 2, 2), (1, 4, 2, 3), (2, 2), (0, 1, -1, 0), (2, 1), 2)
 
 
 def flat(result) -> tuple[Tensor, ...]:

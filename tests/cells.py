@@ -67,7 +67,7 @@ class Cell:
 @cache
 def problem_of(text: str, dtype: str, layout: str, device: str) -> Problem:
     problem = parse(f"{text} {dtype} {layout} {device}")
-    if problem.op == "conv2d":
+    if problem.op in ("conv2d", "local_conv2d"):
         return problem.replace(bias=problem.oc % 2 == 0)
     return problem.replace(indices=not problem.offsets) if problem.op == "max_pool2d" else problem
 
@@ -173,7 +173,7 @@ def placed(cell: Cell, wide: tuple[torch.Tensor | None, ...], device: str) -> tu
     convolution = isinstance(cell.problem, Conv2dProblem)
     made = []
     for position, tensor in enumerate(wide):
-        weight = convolution and position == 1 and cell.problem.op != "conv2d_grad_weight"
+        weight = convolution and position == 1 and cell.problem.pass_name != "grad_weight"
         layout = cell.weight_layout if weight else cell.problem.layout
         memory = "dense" if cell.memory == "expanded" and position > 0 else cell.memory
         if tensor is not None:
@@ -250,7 +250,7 @@ def check_cell(
             assert answer[1].stride() == result.stride()
         for threads in thread_counts:
             again = run_guarded(monkeypatch, cell.plan(threads), operands)
-            if threads > 1 and problem.op == "conv2d_grad_weight":
+            if threads > 1 and problem.op == "conv2d_grad_weight":  # an untied one sums over images only
                 check(problem, again, right, cell.tier, exact)
             else:
                 assert identical(answer, again), f"another result at the next run, with {threads} threads"

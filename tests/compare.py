@@ -57,6 +57,8 @@ def truth(problem: Problem, operands: tuple[Tensor | None, ...]) -> Truth:
 def convolution(problem: Conv2dProblem, first: Tensor, second: Tensor, bias: Tensor | None = None) -> Tensor:
     top, left, bottom, right = problem.sides
     padding, stride, dilation = [left, right, top, bottom], [problem.sh, problem.sw], [problem.dh, problem.dw]
+    if problem.untied:
+        return untied(problem, first, second, bias)
     if problem.ic == 0:
         result = first.new_zeros(problem.result_shape)
         return result if bias is None else result + bias[:, None, None]
@@ -68,6 +70,28 @@ def convolution(problem: Conv2dProblem, first: Tensor, second: Tensor, bias: Ten
     geometry = (None, stride, [0, 0], dilation, False, [0, 0], problem.g, [by_input, not by_input, False])
     grad_input, grad_weight, _ = aten.convolution_backward(first, input, weight, *geometry)
     return pad(grad_input, [-side for side in padding]) if by_input else grad_weight
+
+
+def untied(p: Conv2dProblem, first: Tensor, second: Tensor, bias: Tensor | None = None) -> Tensor:
+    """torch has no such op: each output position sees its window through its own filter, and autograd does the rest."""
+    (top, left, bottom, right), down, across = p.sides, (p.kh - 1) * p.dh + 1, (p.kw - 1) * p.dw + 1
+
+    def forward(input: Tensor, weight: Tensor) -> Tensor:
+        padded = pad(input, [left, right, top, bottom])
+        windows = padded.unfold(2, down, p.sh)[..., :: p.dh].unfold(3, across, p.sw)[..., :: p.dw]
+        windows = windows.unflatten(1, (p.g, -1))
+        filters = weight.unflatten(2, (p.g, -1))
+        return torch.einsum("ngcyxhw,yxgochw->ngoyx", windows, filters).flatten(1, 2)
+
+    if 0 in (*p.input_shape, *p.weight_shape, *p.output_shape):
+        result = first.new_zeros(p.result_shape)
+        return result if bias is None else result + bias.permute(2, 0, 1)
+    if p.op == "local_conv2d":
+        result = forward(first, second)
+        return result if bias is None else result + bias.permute(2, 0, 1)
+    if p.op == "local_conv2d_grad_input":
+        return torch.func.vjp(lambda input: forward(input, second), first.new_zeros(p.input_shape))[1](first)[0]
+    return torch.func.vjp(lambda weight: forward(second, weight), first.new_zeros(p.weight_shape))[1](first)[0]
 
 
 def pad(tensor: Tensor, sides: list[int]) -> Tensor:
@@ -149,7 +173,8 @@ def check(problem: Problem, result: Tensor, right: Truth, tier: str = "ieee", ex
     """
     assert tuple(result.shape) == tuple(problem.result_shape)
     assert result.dtype == DTYPES[problem.dtype]
-    assert result.is_contiguous(memory_format=memory_format(problem.layout)), f"strides {result.stride()}"
+    layout = problem.layout if result.dim() == 4 else "nchw"
+    assert result.is_contiguous(memory_format=memory_format(layout)), f"strides {result.stride()}"
     got, expected = result.double(), right.values
     if exact:
         expected = expected.to(result.dtype).double()

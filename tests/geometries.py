@@ -130,6 +130,38 @@ _CONV = """
     n2 ic0 ih5 iw6 oc4 kh3 kw3                                     # no channels: the bias alone
 """
 
+# Untied: every output position has a filter of its own.
+_LOCAL = """
+    n1 ic1 ih1 iw1 oc1                                             # the smallest there is
+    n2 ic3 ih5 iw6 oc4 kh3 kw3                                     # nothing padded
+    n1 ic3 ih4 iw3 oc2 kh3 kw3 ph1 pw1                             # few filters, 27 taps
+    n1 ic5 ih6 iw7 oc6 kh3 kw3 ph1 pw1                             # 45 taps: vectors and a tail
+    n1 ic2 ih5 iw4 oc8 kh2 kw2                                     # 8 taps: one vector of 8
+    n1 ic4 ih3 iw5 oc16 kh2 kw2 ph1 pw1                            # 16 taps: whole vectors, filters of whole vectors
+    n3 ic7 ih5 iw6 oc17 kh3 kw3 ph1 pw1                            # three images, filters one above a tile
+    n9 ic4 ih4 iw5 oc9 kh3 kw3 ph1 pw1                             # more images than a tile takes
+    n17 ic3 ih3 iw3 oc5 kh2 kw3                                    # the same, a tail
+    n1 ic40 ih4 iw4 oc33 kh3 kw3 ph1 pw1                           # 360 taps
+    n2 ic130 ih3 iw3 oc6 kh3 kw3 ph1 pw1                           # 1170 taps
+    n5 ic6 ih6 iw5 oc7                                             # 1x1
+    n1 ic33 ih4 iw5 oc20                                           # 1x1, vectors and a tail
+    n2 ic3 ih9 iw9 oc5 kh3 kw3 sh2 sw2 ph1 pw1                     # stride 2
+    n1 ic3 ih12 iw13 oc4 kh2 kw2 sh3 sw3                           # stride beyond the kernel: input never read
+    n2 ic2 ih13 iw12 oc3 kh3 kw5 sh3 sw4 ph1 pw2                   # unequal strides
+    n1 ic3 ih9 iw11 oc4 kh3 kw3 ph2 pw2 dh2 dw2                    # dilation
+    n1 ic2 ih11 iw14 oc3 kh3 kw2 sh2 sw1 ph1 dh2 dw3               # dilation with stride, unequal
+    n1 ic2 ih3 iw3 oc3 kh3 kw3 ph4 pw5                             # whole outputs see padding only
+    n1 ic2 ih2 iw3 oc3 kh5 kw7 ph2 pw3                             # a kernel larger than the image
+    n1 ic3 ih9 iw9 oc4 oh5 ow4 kh3 kw3                             # the last rows and columns of the input unread
+    n1 ic3 ih6 iw6 oc4 oh6 ow6 kh2 kw4 pw1                         # padding 'same' with an even kernel
+    n2 ic6 ih7 iw9 oc4 kh3 kw3 ph1 pw1 g2                          # groups
+    n1 ic9 ih6 iw7 oc6 kh3 kw3 sh2 sw2 ph1 pw1 g3                  # odd groups, stride
+    n2 ic32 ih4 iw5 oc48 kh3 kw3 ph1 pw1 g2                        # groups of several vectors
+    n3 ic5 ih7 iw6 oc10 kh3 kw3 ph1 pw1 g5                         # depthwise
+    n0 ic3 ih6 iw6 oc4 kh3 kw3                                     # no images
+    n2 ic0 ih5 iw6 oc4 kh3 kw3                                     # no channels: the bias alone
+"""
+
 # Each with every activation, forward.
 _ACTIVATED = """
     n2 ic3 ih5 iw7 oc5 kh3 kw3 ph1 pw1                             # tails in every direction
@@ -209,6 +241,7 @@ def _lines(*texts: str) -> list[str]:
 
 
 CONV = _lines(_CONV)
+LOCAL = _lines(_LOCAL)
 ACTIVATED = _lines(_ACTIVATED)
 POOL = {
     "max_pool2d": _lines(_WINDOWS, _DILATED),
@@ -222,6 +255,8 @@ def printed(op: str) -> list[str]:
     if op.startswith("conv2d"):
         activated = [f"{op} {line} {word}" for line in ACTIVATED for word in ACTIVATIONS] if op == "conv2d" else []
         return [f"{op} {line}" for line in CONV] + activated
+    if op.startswith("local_conv2d"):
+        return [f"{op} {line}" for line in LOCAL]
     kind = "max_pool2d" if op.startswith("max") else "avg_pool2d"
     printed = [f"{op} {line}" for line in POOL[kind]] + [f"adaptive_{op} {line}" for line in POOL["adaptive"]]
     return printed + [f"{op} {line} offsets" for line in POOL[kind] if kind == "max_pool2d"]

@@ -28,10 +28,10 @@ def shapes(problem: Problem) -> list[tuple[int, ...]]:
     """Shapes of the operands, in the order in which a plan takes them."""
     if isinstance(problem, Conv2dProblem):
         return {
-            "conv2d": [problem.input_shape, problem.weight_shape, *([(problem.oc,)] if problem.bias else [])],
-            "conv2d_grad_input": [problem.output_shape, problem.weight_shape],
-            "conv2d_grad_weight": [problem.output_shape, problem.input_shape],
-        }[problem.op]
+            "forward": [problem.input_shape, problem.weight_shape, *([problem.bias_shape] if problem.bias else [])],
+            "grad_input": [problem.output_shape, problem.weight_shape],
+            "grad_weight": [problem.output_shape, problem.input_shape],
+        }[problem.pass_name]
     return [problem.output_shape if problem.pass_name == "grad_input" else problem.input_shape]
 
 
@@ -44,7 +44,7 @@ def values(geometry: Problem, dtype: str, data: str, repeated: bool) -> tuple[tu
     generator = torch.Generator().manual_seed(zlib.crc32(f"{geometry} {data}".encode()))
     made: list[Tensor | None] = []
     # Padding times an infinite weight is left open, so infinities stand in the image that is walked over only.
-    marked = 1 if geometry.op == "conv2d_grad_weight" else 0
+    marked = 1 if geometry.pass_name == "grad_weight" else 0
     for position, shape in enumerate(shapes(geometry)):
         if data == "integers":
             tensor = torch.randint(-3, 4, shape, generator=generator).double()
@@ -58,7 +58,7 @@ def values(geometry: Problem, dtype: str, data: str, repeated: bool) -> tuple[tu
     if geometry.op in ("max_pool2d_scatter", "max_pool2d_gather"):
         source = torch.randn(geometry.input_shape, generator=generator, dtype=torch.float64)
         made.append(max_pool(geometry, source)[1])
-    if geometry.op == "conv2d" and not geometry.bias:
+    if geometry.op in ("conv2d", "local_conv2d") and not geometry.bias:
         made.append(None)
     with one_thread():
         right = truth(geometry, tuple(made))
@@ -81,6 +81,8 @@ def one_thread() -> Iterator[None]:
 def place(tensor: Tensor, dtype: torch.dtype, layout: str, memory: str, device: str = "cpu") -> Tensor:
     """The values in a tensor of the dtype that lies in a device's memory as asked."""
     poison = torch.nan if dtype.is_floating_point else 0
+    if tensor.dim() == 6 and tensor.numel() > 0:
+        return _place_untied(tensor, dtype, memory, device)
     if tensor.dim() != 4 or tensor.numel() == 0:
         return tensor.to(device, dtype)
     if memory == "expanded":
@@ -96,6 +98,17 @@ def place(tensor: Tensor, dtype: torch.dtype, layout: str, memory: str, device: 
         strides = (c * h * w, 1, w * c, c) if layout == "nhwc" else (c * h * w, h * w, w, 1)
         view = buffer.as_strided(tensor.shape, strides, _GUARD)
     return view.copy_(tensor)
+
+
+def _place_untied(weight: Tensor, dtype: torch.dtype, memory: str, device: str) -> Tensor:
+    """An untied weight between NaN: contiguous, the middle of something larger, or transposed."""
+    if memory == "transposed":
+        return weight.to(device, dtype).transpose(0, 5).contiguous().transpose(0, 5)
+    if memory == "sliced":
+        buffer = torch.full([size + 2 for size in weight.shape], torch.nan, dtype=dtype, device=device)
+        return buffer[tuple(slice(1, size + 1) for size in weight.shape)].copy_(weight)
+    buffer = torch.full((weight.numel() + 2 * _GUARD,), torch.nan, dtype=dtype, device=device)
+    return buffer[_GUARD:-_GUARD].view(weight.shape).copy_(weight)
 
 
 class GuardedEmpty:

@@ -122,6 +122,7 @@ def test_classes():
 
     assert kind("n1 ic3 ih9 iw9 oc8 kh3 kw3") == "stem"
     assert kind("n1 ic8 ih9 iw9 oc8 kh3 kw3") == "3x3 s1"
+    assert kind("local_conv2d n1 ic8 ih9 iw9 oc8 kh3 kw3 g8") == "untied"
     assert kind("n1 ic8 ih9 iw9 oc8 kh3 kw3 ph2 pw2 dh2 dw2") == "3x3 dilated"
     assert kind("n1 ic8 ih9 iw9 oc8 kh2 kw2 sh2 sw2") == "patches"
     assert kind("n1 ic8 ih9 iw9 oc8 sh2 sw2") == "1x1 s2"
@@ -140,6 +141,7 @@ def cells_of_every_op() -> list[suites.Cell]:
     layers.append(suites.parse_line("avg_pool2d n2 ic5 ih9 iw8 kh3 kw2 ph1 pw1 ceil exclude_pad"))
     layers.append(suites.parse_line("adaptive_max_pool2d n2 ic5 ih9 iw8 oh4 ow3"))
     layers.append(suites.parse_line("n2 ic4 ih9 iw8 oc6 kh3 kw3 ph1 pw1 bias silu"))
+    layers.append(suites.parse_line("local_conv2d n2 ic4 ih9 iw8 oc6 kh3 kw2 sh2 ph1 pw1 g2 bias"))
     fitted = [suites.fit(layer, 2, dtype, layout, "cpu") for layer in layers if layer for dtype, layout in
               (("f32", "nchw"), ("f32", "nhwc"), ("f64", "nhwc"), ("bf16", "nchw"))]  # fmt: skip
     return [cell for layer in fitted for cell in suites.cells(layer, suites.PASSES)]

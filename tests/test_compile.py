@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from calls import CALLS, FEW, assert_same, flat, sample
 from torch._dynamo.testing import CompileCounterWithBackend
 
@@ -25,7 +26,11 @@ def larger(case, steps):
     """Operands with more images, rows and columns, of sizes that no other dimension has by chance."""
     images = (11 + steps,) if len(case.shapes[0]) == 4 else ()
     channels, rest = case.shapes[0][-3], case.tensors()[1:]
-    return [sample((*images, channels, 19 + 4 * steps, 37 + 6 * steps), 7), *rest]
+    image = sample((*images, channels, 19 + 4 * steps, 37 + 6 * steps), 7)
+    if case.name == "local_conv2d":
+        places = F.conv2d(image, rest[0][0, 0], **case.options).shape[-2:]
+        rest = [sample((*places, *tensor.shape[2:]), 8 + tensor.dim()) for tensor in rest]
+    return [image, *rest]
 
 
 @pytest.mark.parametrize("case", PLAIN_AND_FULL, ids=str)

@@ -15,7 +15,7 @@ from calls import BACKENDS, CALLS, FEW, assert_same, flat
 import spatialconv
 from spatialconv import dispatch, eager, settings, tuned
 from spatialconv.errors import BackendUnavailableError, ReferenceFallbackWarning, UnsupportedProblemError
-from spatialconv.problem import parse
+from spatialconv.problem import LOCAL_OPS, parse
 
 backend_modules = importlib.import_module("spatialconv.backends")
 IMAGE, WEIGHT = torch.rand(1, 2, 5, 5), torch.rand(4, 2, 3, 3)
@@ -305,7 +305,9 @@ def test_backends_lists_all():
     listed = spatialconv.backends()
     assert list(listed) == list(backend_modules.NAMES)
     for name, info in listed.items():
-        assert info.available and info.reason is None and set(info.kernels) == set(dispatch.TABLE)
+        assert info.available and info.reason is None
+        # Triton has no kernel for untied weights, which are bound by memory on any device.
+        assert set(info.kernels) == set(dispatch.TABLE) - set(LOCAL_OPS if name == "triton" else ())
         assert all(kernel.startswith(f"{name}:") for row in info.kernels.values() for kernel in row)
 
 

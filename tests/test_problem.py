@@ -8,9 +8,10 @@ from dataclasses import fields
 import pytest
 import torch
 import torch.nn.functional as F
-from compare import pad
+from compare import convolution, pad
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
+from operands import shapes
 
 import spatialconv
 from spatialconv.bench import suites
@@ -20,6 +21,7 @@ from spatialconv.problem import (
     CONV_OPS,
     ITEMSIZE,
     LAYOUTS,
+    LOCAL_OPS,
     Conv2dProblem,
     Pool2dProblem,
     parse,
@@ -126,7 +128,7 @@ def conv_problems(draw) -> Conv2dProblem:
     values |= dict(layout=draw(st.sampled_from(LAYOUTS)), device=draw(st.sampled_from(("cpu", "cuda"))))
     if draw(st.booleans()):
         values |= dict(oh=draw(size), ow=draw(size))
-    op = draw(st.sampled_from(sorted(CONV_OPS)))
+    op = draw(st.sampled_from(sorted(CONV_OPS | LOCAL_OPS)))
     if op == "conv2d":
         values |= dict(activation=draw(st.sampled_from((None, *ACTIVATIONS))))
     return Conv2dProblem(op, **values)
@@ -144,7 +146,7 @@ def pool_problems(draw) -> Pool2dProblem:
         values |= {name: draw(small) for name in ("kh", "kw", "sh", "sw", "dh", "dw")}
         values |= dict(ph=draw(st.integers(0, values["kh"] // 2)), pw=draw(st.integers(0, values["kw"] // 2)))
         values |= dict(ceil=draw(st.booleans()), include_pad=draw(st.booleans()), divisor=draw(st.integers(-3, 3)))
-    return Pool2dProblem(draw(st.sampled_from([op for op in OP_NAMES if op not in CONV_OPS])), **values)
+    return Pool2dProblem(draw(st.sampled_from([op for op in OP_NAMES if op not in CONV_OPS | LOCAL_OPS])), **values)
 
 
 @quick
@@ -175,6 +177,11 @@ def test_a_convolutions_flops_are_those_counted_one_by_one(problem) -> None:
 def test_a_convolutions_reduction_is_no_less_than_any_elements_sum(problem) -> None:
     """Counted by an ordinary convolution of ones."""
     assume(not problem.empty)
+    if problem.untied:
+        plain = problem.replace(bias=False)
+        longest = convolution(plain, *(torch.ones(shape, dtype=torch.float64) for shape in shapes(plain)))
+        assert float(longest.max()) <= problem.reduction
+        return
     ones = [torch.ones(shape, dtype=torch.float64) for shape in (problem.input_shape, problem.weight_shape)]
     top, left, bottom, right = problem.sides
     input, weight = pad(ones[0], [left, right, top, bottom]), ones[1]
@@ -192,9 +199,10 @@ def test_a_convolutions_reduction_is_no_less_than_any_elements_sum(problem) -> N
 @quick
 @given(conv_problems())
 def test_compulsory_bytes_are_those_of_every_tensor_once(problem) -> None:
-    shapes = [problem.input_shape, problem.weight_shape, problem.output_shape]
-    elements = sum(torch.Size(shape).numel() for shape in shapes) + (problem.oc if problem.bias else 0)
-    assert problem.compulsory_bytes == elements * problem.itemsize
+    moved = [problem.input_shape, problem.weight_shape, problem.output_shape]
+    if problem.bias:
+        moved.append((problem.oh, problem.ow, problem.oc) if problem.untied else (problem.oc,))
+    assert problem.compulsory_bytes == sum(torch.Size(shape).numel() for shape in moved) * problem.itemsize
 
 
 @quick

@@ -13,14 +13,15 @@ extern const KernelTable direct_table;
 extern const KernelTable dots_table;
 extern const KernelTable gemm_table;
 extern const KernelTable inner_table;
+extern const KernelTable local_table;
 extern const KernelTable max_pool_table;
 extern const KernelTable winograd_table;
 
 int64_t multiply_adds(DType dtype, int64_t rounds);
 
 constexpr const KernelTable* kTables[] = {
-    &avg_pool_table, &depthwise_table, &direct_table,   &dots_table,
-    &gemm_table,     &inner_table,     &max_pool_table, &winograd_table,
+    &avg_pool_table, &depthwise_table, &direct_table,   &dots_table,     &gemm_table,
+    &inner_table,    &local_table,     &max_pool_table, &winograd_table,
 };
 
 extern const IsaLevel isa_level;

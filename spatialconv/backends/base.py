@@ -38,11 +38,12 @@ class Context:
 
 # A plan runs one problem. By op it is called as
 #   conv2d(input, weight, bias or None), conv2d_grad_input(grad_output, weight), conv2d_grad_weight(grad_output, input),
+#   and their untied forms local_conv2d, .. with the same operands,
 #   max_pool2d(input) -> (values, indices or None), max_pool2d_scatter(grad_output, indices),
 #   max_pool2d_gather(input, indices), avg_pool2d(input), avg_pool2d_grad_input(grad_output)
 # where indices are int64, or uint8 window offsets where the problem says `offsets`,
-# with 4-D tensors of the problem's shapes, dtype and device and any strides; it returns new tensors that are dense in
-# the problem's layout, a convolution's with its activation applied.
+# with tensors of the problem's shapes, dtype and device and any strides; it returns new tensors that are dense in the
+# problem's layout (an untied weight's gradient: contiguous), a convolution's with its activation applied.
 Plan = Callable[..., object]
 
 

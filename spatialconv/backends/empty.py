@@ -13,19 +13,19 @@ def empty_plan(problem: Problem) -> Plan:
     """A plan for a problem whose operands hold no element."""
 
     def zeros(like: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
-        result = torch.empty(
-            problem.result_shape,
-            dtype=dtype or like.dtype,
-            device=like.device,
-            memory_format=memory_format(problem.layout),
-        )
+        shape = problem.result_shape
+        layout = problem.layout if len(shape) == 4 else "nchw"
+        result = torch.empty(shape, dtype=dtype or like.dtype, device=like.device, memory_format=memory_format(layout))
         return result.zero_()
 
-    if problem.op == "conv2d":
+    if problem.op in ("conv2d", "local_conv2d"):
 
         def conv2d(input, weight, bias):
             output = zeros(input)
-            return output if bias is None else output.copy_(bias.reshape(1, -1, 1, 1).expand(output.shape))
+            if bias is None:
+                return output
+            bias = bias.movedim(-1, 0) if problem.untied else bias.reshape(-1, 1, 1)
+            return output.copy_(bias.expand(output.shape))
 
         return conv2d if problem.activation is None else activated(conv2d, problem.activation)
     if problem.op == "max_pool2d":

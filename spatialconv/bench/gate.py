@@ -14,6 +14,7 @@ from ..problem import Conv2dProblem, Pool2dProblem, Problem
 from ..shapes import output_layout
 from . import tolerance
 from .operands import Operands, average_arguments, window
+from .untied import untied_call
 
 aten = torch.ops.aten
 
@@ -69,6 +70,8 @@ def _widen(tensor: torch.Tensor | None) -> torch.Tensor | None:
 
 
 def _convolve(problem: Conv2dProblem, operands: list[torch.Tensor | None]) -> torch.Tensor:
+    if problem.untied:
+        return untied_call(problem)(*operands)
     top, left, bottom, right = problem.sides
     padding, stride, dilation = [left, right, top, bottom], (problem.sh, problem.sw), (problem.dh, problem.dw)
     if problem.op == "conv2d":
@@ -128,7 +131,7 @@ def judge(problem: Problem, result: object, right: Truth, tier: str = "ieee", ch
         return Verdict(float("inf"), f"shape {tuple(values.shape)}, expected {tuple(right.values.shape)}")
     if values.dtype != DTYPES[problem.dtype]:
         return Verdict(float("inf"), f"dtype {values.dtype}, expected {problem.dtype}")
-    if check_layout and not _dense_in(values, problem.layout):
+    if check_layout and not _dense_in(values, problem.layout if values.dim() == 4 else "nchw"):
         return Verdict(float("inf"), f"strides {values.stride()}, expected {problem.layout}")
     if found is not None and right.indices is not None and not torch.equal(found.cpu(), right.indices.cpu()):
         return Verdict(float("inf"), "indices differ from torch's")

@@ -26,10 +26,10 @@ def make(problem: Problem, seed: int = 0) -> Operands:
 
     if isinstance(problem, Conv2dProblem):
         weight_scale = 1.0 / math.sqrt(max(problem.ic // problem.g * problem.kh * problem.kw, 1))
-        if problem.op == "conv2d":
+        if problem.pass_name == "forward":
             input, weight = normal(problem.input_shape), normal(problem.weight_shape, weight_scale)
-            return input, weight, normal((problem.oc,)) if problem.bias else None
-        if problem.op == "conv2d_grad_input":
+            return input, weight, normal(problem.bias_shape) if problem.bias else None
+        if problem.pass_name == "grad_input":
             return normal(problem.output_shape), normal(problem.weight_shape, weight_scale)
         return normal(problem.output_shape), normal(problem.input_shape)
     if problem.op == "max_pool2d_scatter":

@@ -1,7 +1,8 @@
 """What is timed: our call, and the peers that it is measured against, each as a callable of a problem's operands.
 
 Forward passes go through the public functions on both sides, as a user calls them. Backward passes call the kernel that
-computes a gradient: our plan, and the aten operator with the mask bit of that one gradient.
+computes a gradient: our plan, and the aten operator with the mask bit of that one gradient. Torch has no untied
+convolution: what is measured there is ``untied``.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from ..problem import Conv2dProblem, Pool2dProblem, Problem
 from ..shapes import as_result
 from .operands import average_arguments, window
 from .suites import Cell
+from .untied import untied_call
 
 aten = torch.ops.aten
 TORCH, TORCH_BEST, COMPILE = "torch", "torch-best-layout", "compile"
@@ -77,6 +79,8 @@ def _prepacked(problem: Conv2dProblem, request: str) -> Call:
 
 def torch_call(cell: Cell) -> Call:
     """Torch's side of a cell."""
+    if getattr(cell.problem, "untied", False):
+        return untied_call(cell.problem)
     if cell.pass_name == "forward":
         call, activation = _forward(cell, F), _activation(cell.problem)
         return call if activation is None else lambda *operands: IN_PLACE[activation](call(*operands))
@@ -98,7 +102,7 @@ def _forward(cell: Cell, functions: object, **extra: object) -> Call:
             return lambda input, weight: conv_transpose2d(
                 input, weight, None, stride, padding, rest, groups, dilation, **extra
             )
-        conv2d = functions.conv2d
+        conv2d = functions.local_conv2d if problem.untied else functions.conv2d
         return lambda input, weight, bias: conv2d(input, weight, bias, stride, padding, dilation, groups, **extra)
     if problem.op == "max_pool2d":
         if problem.adaptive:
@@ -189,6 +193,7 @@ def refuse(peer: str, cell: Cell) -> str | None:
         return f"{peer} takes NCHW tensors"
     if (
         cell.transposed
+        or getattr(problem, "untied", False)
         or _activation(problem)
         or (isinstance(problem, Pool2dProblem) and (problem.adaptive or problem.divisor or problem.indices))
     ):

@@ -121,8 +121,8 @@ def _pass_problem(layer: Layer, name: str, indices: bool) -> Problem | None:
         if layer.transposed:
             op = {"forward": "conv2d_grad_input", "grad_input": "conv2d"}.get(name, "conv2d_grad_weight")
         else:
-            op = {"forward": "conv2d"}.get(name, f"conv2d_{name}")
-        forward = op == "conv2d" and not layer.transposed
+            op = problem.op if name == "forward" else f"{problem.op}_{name}"
+        forward = name == "forward" and not layer.transposed
         return problem.replace(op=op, bias=problem.bias and forward, activation=problem.activation if forward else None)
     if name == "grad_weight":
         return None
@@ -141,6 +141,8 @@ def kind(problem: Problem, transposed: bool = False) -> str:
         return f"adaptive {name}" if problem.adaptive else name
     if transposed:
         return "transposed"
+    if problem.untied:
+        return "untied"
     side = max(problem.kh, problem.kw)
     if problem.depthwise:
         return f"depthwise {side}" if side < 13 else "depthwise 13-31"

@@ -6,6 +6,7 @@ from .conversion import ConversionReport, ConversionRow, conversion_report, conv
 from .freezing import Frozen, freeze
 from .group_conv import P4Conv2d, P4MConv2d, P4MPool2d, P4Pool2d
 from .layers import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, Conv2d, ConvTranspose2d, MaxPool2d
+from .local import LocallyConnected2d
 from .packing import prepack
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "ConversionReport",
     "ConversionRow",
     "Frozen",
+    "LocallyConnected2d",
     "MaxBlurPool2d",
     "MaxPool2d",
     "P4Conv2d",

@@ -108,8 +108,14 @@ def check_conv2d(op: str, input: Tensor, weight: Tensor, bias: Tensor | None, st
     check_rank(op, "input", input)
     check_rank(op, "weight", weight)
     check_geometry(op, stride, padding, dilation, groups)
+    _check_bias(op, bias, weight.shape[:1])
+    return _output_shape(op, input, weight, stride, padding, dilation, groups)
+
+
+def _output_shape(op: str, input: Tensor, weight: Tensor, stride, padding, dilation, groups):
+    """The output's shape, from a weight whose last dimensions are one filter's."""
     n, channels, ih, iw = input.shape
-    oc, group_channels, kh, kw = weight.shape
+    oc, group_channels, kh, kw = weight.shape[-4:]
     require(oc > 0, lambda: argument_error(op, "weight", "at least one output channel", tuple(weight.shape)))
     require(
         oc % groups == 0,
@@ -122,7 +128,6 @@ def check_conv2d(op: str, input: Tensor, weight: Tensor, bias: Tensor | None, st
             f"{channels}: {tuple(input.shape)}",
         ),
     )  # fmt: skip
-    _check_bias(op, bias, oc)
     oh, ow = conv2d_output_size(op, (ih, iw), (kh, kw), stride, padding, dilation)
     for size in (ih, iw):
         require(
@@ -131,6 +136,28 @@ def check_conv2d(op: str, input: Tensor, weight: Tensor, bias: Tensor | None, st
         )
     check_fits(op, "input", (n, oc, oh, ow))
     return n, oc, oh, ow
+
+
+def check_local_conv2d(op: str, input: Tensor, weight: Tensor, bias: Tensor | None, stride, padding, dilation, groups):
+    """Every check of an untied forward convolution; returns the output's shape."""
+    check_tensors(op, input=input, weight=weight, bias=bias)
+    check_rank(op, "input", input)
+    check_rank(op, "weight", weight, 6)
+    check_geometry(op, stride, padding, dilation, groups)
+    _check_bias(op, bias, weight.shape[:3])
+    shape = _output_shape(op, input, weight, stride, padding, dilation, groups)
+    _check_places(op, weight, shape[2:])
+    return shape
+
+
+def _check_places(op: str, weight: Tensor, places: Sequence[int]) -> None:
+    for size, wanted in zip(weight.shape[:2], places, strict=True):
+        require(
+            size == wanted,
+            lambda: argument_error(
+                op, "weight", f"filters for the {tuple(places)} positions of the output first", tuple(weight.shape)
+            ),
+        )
 
 
 def check_activation(op: str, activation: str | None, input: Tensor) -> None:
@@ -147,10 +174,11 @@ def check_activation(op: str, activation: str | None, input: Tensor) -> None:
 def conv2d_problem(
     op, shape, weight_shape, output_shape, stride, padding, dilation, groups, bias, *tensors, activation=None
 ):
-    """The problem of one pass; ``tensors`` are the operands that the layout rule looks at."""
+    """The problem of one pass; ``tensors`` are the operands that the layout rule looks at, of which a weight with more
+    than 4 dimensions has no layout to tell."""
     return Conv2dProblem(
         op, shape[0], shape[1], shape[2], shape[3], output_shape[1], output_shape[2], output_shape[3],
-        weight_shape[2], weight_shape[3], stride[0], stride[1], padding[0], padding[1], dilation[0], dilation[1],
+        weight_shape[-2], weight_shape[-1], stride[0], stride[1], padding[0], padding[1], dilation[0], dilation[1],
         groups, bias, activation, DTYPE_NAMES[tensors[0].dtype], output_layout(*tensors), tensors[0].device.type,
     )  # fmt: skip
 
@@ -177,7 +205,7 @@ def conv_transpose2d_geometry(input, weight, bias, stride, padding, output_paddi
         lambda: argument_error(op, "input", f"{weight.shape[0]} channels, as weight has", tuple(input.shape)),
     )
     channels = weight.shape[1] * groups
-    _check_bias(op, bias, channels)
+    _check_bias(op, bias, (channels,))
     axes = zip(input.shape[2:], weight.shape[2:], stride, padding, extra, dilation, strict=True)
     sizes = [_transposed_size(op, input, *axis) for axis in axes]
     check_fits(op, "input", (input.shape[0], channels, *sizes))
@@ -199,12 +227,16 @@ def _transposed_size(op: str, input: Tensor, size, kernel, stride, padding, extr
     return result
 
 
-def _check_bias(op: str, bias: Tensor | None, channels) -> None:
-    if bias is not None:
-        require(
-            bias.dim() == 1 and bias.shape[0] == channels,
-            lambda: argument_error(op, "bias", f"shape ({channels},)", tuple(bias.shape)),
-        )
+def _check_bias(op: str, bias: Tensor | None, shape) -> None:
+    if bias is None:
+        return
+
+    def wrong() -> Exception:
+        return argument_error(op, "bias", f"shape {tuple(shape)}", tuple(bias.shape))
+
+    require(bias.dim() == len(shape), wrong)
+    for size, wanted in zip(bias.shape, shape, strict=True):
+        require(size == wanted, wrong)
 
 
 def check_conv2d_grad_input(op, grad_output, weight, input_size, stride, padding, dilation, groups):
@@ -213,7 +245,22 @@ def check_conv2d_grad_input(op, grad_output, weight, input_size, stride, padding
     check_rank(op, "grad_output", grad_output)
     check_rank(op, "weight", weight)
     check_geometry(op, stride, padding, dilation, groups)
-    oc, group_channels, kh, kw = weight.shape
+    return _grad_input_shape(op, grad_output, weight, input_size, stride, padding, dilation, groups)
+
+
+def check_local_conv2d_grad_input(op, grad_output, weight, input_size, stride, padding, dilation, groups):
+    """Every check of the untied gradient by the input; returns that gradient's shape."""
+    check_tensors(op, grad_output=grad_output, weight=weight)
+    check_rank(op, "grad_output", grad_output)
+    check_rank(op, "weight", weight, 6)
+    check_geometry(op, stride, padding, dilation, groups)
+    shape = _grad_input_shape(op, grad_output, weight, input_size, stride, padding, dilation, groups)
+    _check_places(op, weight, grad_output.shape[2:])
+    return shape
+
+
+def _grad_input_shape(op, grad_output, weight, input_size, stride, padding, dilation, groups):
+    oc, group_channels, kh, kw = weight.shape[-4:]
     require(
         grad_output.shape[1] == oc,
         lambda: argument_error(op, "grad_output", f"{oc} channels, as weight has", tuple(grad_output.shape)),
@@ -244,6 +291,14 @@ def check_conv2d_grad_weight(op, grad_output, input, kernel_size, stride, paddin
     expected = conv2d_output_size(op, input.shape[2:], kernel_size, stride, padding, dilation)
     _check_output(op, grad_output, expected)
     shape = (grad_output.shape[1], input.shape[1] // groups, *kernel_size)
+    check_fits(op, "kernel_size", shape)
+    return shape
+
+
+def check_local_conv2d_grad_weight(op, grad_output, input, kernel_size, stride, padding, dilation, groups):
+    """Every check of the untied gradient by the weight; returns that gradient's shape."""
+    filter_shape = check_conv2d_grad_weight(op, grad_output, input, kernel_size, stride, padding, dilation, groups)
+    shape = (*grad_output.shape[2:], *filter_shape)
     check_fits(op, "kernel_size", shape)
     return shape
 

@@ -25,14 +25,15 @@ def cast(value, device: str, dtype: torch.dtype):
     return value.to(dtype) if value.is_floating_point() and value.dtype != torch.float64 else value
 
 
-def _register(device: str, key: str) -> None:
-    def conv2d(*args):
+def _register(name: str, device: str, key: str) -> None:
+    def convolve(*args):
         dtype = torch.get_autocast_dtype(device)
         with torch._C._ExcludeDispatchKeyGuard(_KEYS):
-            return OPS["conv2d"](*(cast(value, device, dtype) for value in args))
+            return OPS[name](*(cast(value, device, dtype) for value in args))
 
-    LIBRARY.impl("conv2d", conv2d, key)
+    LIBRARY.impl(name, convolve, key)
 
 
 for _device, _key in DEVICES.items():
-    _register(_device, _key)
+    for _name in ("conv2d", "local_conv2d"):
+        _register(_name, _device, _key)

@@ -25,3 +25,18 @@ def _conv2d_grad_input(grad_output, weight, *args, out_shape=None, **kwargs) -> 
 @register_flop_formula(_OPS.conv2d_grad_weight)
 def _conv2d_grad_weight(grad_output, input, *args, out_shape=None, **kwargs) -> int:
     return 2 * prod(grad_output) * prod(out_shape[1:])
+
+
+@register_flop_formula(_OPS.local_conv2d)
+def _local_conv2d(input, weight, *args, out_shape=None, **kwargs) -> int:
+    return 2 * prod(out_shape) * prod(weight[3:])
+
+
+@register_flop_formula(_OPS.local_conv2d_grad_input)
+def _local_conv2d_grad_input(grad_output, weight, *args, out_shape=None, **kwargs) -> int:
+    return 2 * prod(grad_output) * prod(weight[3:])
+
+
+@register_flop_formula(_OPS.local_conv2d_grad_weight)
+def _local_conv2d_grad_weight(grad_output, input, *args, out_shape=None, **kwargs) -> int:
+    return 2 * prod(grad_output) * prod(out_shape[3:])

@@ -4,7 +4,8 @@
 neither the fake kernel nor the output's layout depends on it. ``padding`` has two entries, or four as (top, left,
 bottom, right). ``adaptive_size`` empty means windows of kernel, stride, padding and dilation; with two entries it is
 the output size of adaptive pooling and those are ignored. Where a maximum stands is an int64 index into its plane or,
-from ``max_pool2d_offsets``, a uint8 offset into its window; scatter and gather tell by the dtype.
+from ``max_pool2d_offsets``, a uint8 offset into its window; scatter and gather tell by the dtype. The weight of a
+``local_`` op is [oh, ow, oc, ic / groups, kh, kw], its bias [oh, ow, oc].
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ SCHEMAS = {
     "conv2d": f"(Tensor input, Tensor weight, Tensor? bias, {_CONV}, str? activation=None) -> Tensor",
     "conv2d_grad_input": f"(Tensor grad_output, Tensor weight, SymInt[2] input_size, {_CONV}) -> Tensor",
     "conv2d_grad_weight": f"(Tensor grad_output, Tensor input, SymInt[2] kernel_size, {_CONV}) -> Tensor",
+    "local_conv2d": f"(Tensor input, Tensor weight, Tensor? bias, {_CONV}) -> Tensor",
+    "local_conv2d_grad_input": f"(Tensor grad_output, Tensor weight, SymInt[2] input_size, {_CONV}) -> Tensor",
+    "local_conv2d_grad_weight": f"(Tensor grad_output, Tensor input, SymInt[2] kernel_size, {_CONV}) -> Tensor",
     "max_pool2d": f"(Tensor input, {_MAX}) -> (Tensor values, Tensor indices)",
     "max_pool2d_offsets": f"(Tensor input, {_MAX}) -> (Tensor values, Tensor offsets)",
     "max_pool2d_scatter": f"(Tensor grad_output, Tensor indices, SymInt[2] input_size, {_MAX}) -> Tensor",
@@ -127,6 +131,52 @@ def _(grad_output, input, kernel_size, stride, padding, dilation, groups, backen
     name = "conv2d_grad_weight"
     shape = check.check_conv2d_grad_weight(name, grad_output, input, kernel_size, stride, padding, dilation, groups)
     return _empty(shape, grad_output, output_layout(grad_output, input))
+
+
+@problem("local_conv2d")
+def _(input, weight, bias, stride, padding, dilation, groups, backend):
+    name = "local_conv2d"
+    shape = check.check_local_conv2d(name, input, weight, bias, stride, padding, dilation, groups)
+    what = check.conv2d_problem(
+        name, input.shape, weight.shape, shape, stride, padding, dilation, groups, bias is not None, input
+    )
+    return what, (input, weight, bias)
+
+
+@fake("local_conv2d")
+def _(input, weight, bias, stride, padding, dilation, groups, backend):
+    shape = check.check_local_conv2d("local_conv2d", input, weight, bias, stride, padding, dilation, groups)
+    return _empty(shape, input, output_layout(input))
+
+
+@problem("local_conv2d_grad_input")
+def _(grad_output, weight, input_size, stride, padding, dilation, groups, backend):
+    name, geometry = "local_conv2d_grad_input", (stride, padding, dilation, groups)
+    shape = check.check_local_conv2d_grad_input(name, grad_output, weight, input_size, *geometry)
+    what = check.conv2d_problem(name, shape, weight.shape, grad_output.shape, *geometry, False, grad_output)
+    return what, (grad_output, weight)
+
+
+@fake("local_conv2d_grad_input")
+def _(grad_output, weight, input_size, stride, padding, dilation, groups, backend):
+    name, geometry = "local_conv2d_grad_input", (stride, padding, dilation, groups)
+    shape = check.check_local_conv2d_grad_input(name, grad_output, weight, input_size, *geometry)
+    return _empty(shape, grad_output, output_layout(grad_output))
+
+
+@problem("local_conv2d_grad_weight")
+def _(grad_output, input, kernel_size, stride, padding, dilation, groups, backend):
+    name, geometry = "local_conv2d_grad_weight", (stride, padding, dilation, groups)
+    shape = check.check_local_conv2d_grad_weight(name, grad_output, input, kernel_size, *geometry)
+    what = check.conv2d_problem(name, input.shape, shape, grad_output.shape, *geometry, False, grad_output, input)
+    return what, (grad_output, input)
+
+
+@fake("local_conv2d_grad_weight")
+def _(grad_output, input, kernel_size, stride, padding, dilation, groups, backend):
+    name, geometry = "local_conv2d_grad_weight", (stride, padding, dilation, groups)
+    shape = check.check_local_conv2d_grad_weight(name, grad_output, input, kernel_size, *geometry)
+    return _empty(shape, grad_output, "nchw")
 
 
 @problem("max_pool2d")

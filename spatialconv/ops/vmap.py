@@ -13,6 +13,8 @@ from .schemas import LIBRARY, NAMESPACE, OPS
 
 CONV, CONV_INPUT, CONV_WEIGHT = OPS["conv2d"], OPS["conv2d_grad_input"], OPS["conv2d_grad_weight"]
 
+LOCAL, LOCAL_INPUT, LOCAL_WEIGHT = (OPS[f"local_conv2d{part}"] for part in ("", "_grad_input", "_grad_weight"))
+
 
 def rule(name: str):
     return torch.library.register_vmap(f"{NAMESPACE}::{name}", lib=LIBRARY)
@@ -42,6 +44,11 @@ def into_channels(tensor, dim, size):
 
 def out_of_channels(tensor, size):
     return tensor.reshape(tensor.shape[0], size, -1, *tensor.shape[2:]).movedim(1, 0)
+
+
+def into_filters(weight, dim):
+    """A batch of untied weights [b, oh, ow, oc, ..] as [oh, ow, b*oc, ..]."""
+    return weight.movedim(dim, 2).flatten(2, 3)
 
 
 @rule("conv2d")
@@ -80,6 +87,43 @@ def _(info, dims, grad_output, input, kernel_size, stride, padding, dilation, gr
     grads, inputs = into_channels(grad_output, dims[0], size), into_channels(input, dims[1], size)
     result = CONV_WEIGHT(grads, inputs, kernel_size, stride, padding, dilation, groups * size, backend)
     return result.reshape(size, -1, *result.shape[1:]), 0
+
+
+@rule("local_conv2d")
+def _(info, dims, input, weight, bias, *geometry_and_backend):
+    *geometry, groups, backend = geometry_and_backend
+    size = info.batch_size
+    if dims[1] is None:
+        folded = into_images(input, dims[0], size)
+        result = out_of_images(LOCAL(folded, weight, None, *geometry, groups, backend), size)
+    else:
+        folded, weights = into_channels(input, dims[0], size), into_filters(weight, dims[1])
+        result = out_of_channels(LOCAL(folded, weights, None, *geometry, groups * size, backend), size)
+    if bias is not None:
+        placed = front(bias, dims[2]).movedim(-1, -3)
+        result = result + (placed if dims[2] is None else placed.unsqueeze(1))
+    return result, 0
+
+
+@rule("local_conv2d_grad_input")
+def _(info, dims, grad_output, weight, input_size, *geometry_and_backend):
+    *geometry, groups, backend = geometry_and_backend
+    size = info.batch_size
+    if dims[1] is None:
+        folded = into_images(grad_output, dims[0], size)
+        return out_of_images(LOCAL_INPUT(folded, weight, input_size, *geometry, groups, backend), size), 0
+    folded, weights = into_channels(grad_output, dims[0], size), into_filters(weight, dims[1])
+    result = LOCAL_INPUT(folded, weights, input_size, *geometry, groups * size, backend)
+    return out_of_channels(result, size), 0
+
+
+@rule("local_conv2d_grad_weight")
+def _(info, dims, grad_output, input, kernel_size, *geometry_and_backend):
+    *geometry, groups, backend = geometry_and_backend
+    size = info.batch_size
+    grads, inputs = into_channels(grad_output, dims[0], size), into_channels(input, dims[1], size)
+    result = LOCAL_WEIGHT(grads, inputs, kernel_size, *geometry, groups * size, backend)
+    return result.unflatten(2, (size, -1)), 2
 
 
 def _per_image(name: str, tensors: int) -> None:

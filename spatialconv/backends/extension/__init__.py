@@ -12,6 +12,7 @@
                Convolutional Neural Networks", 2015 (arXiv 1509.09308), after Winograd, 1980.
                ``winograd4``, F(4x4, 3x3), takes 1/4 and is as exact as operands rounded to tf32.
 ``depthwise``  one input channel a group: nothing is summed over channels, so every tap is a multiply-add of rows.
+``local``      a filter of its own at every output position, read once for all images, against windows gathered there.
 ``rows``       pooling first along each row, then over the rows of a window; overlapping windows share the first step.
 ``planes``     the scatter and the gather by max pooling's indices.
 
@@ -32,6 +33,7 @@ from . import cuda_kernels, loader
 from .dots import DotsKernel
 from .inner import InnerKernel
 from .kernels import DepthwiseKernel, DirectKernel, GemmKernel
+from .local import LocalKernel
 from .pooling import PoolKernel
 from .winograd import Winograd4Kernel, WinogradKernel
 
@@ -46,6 +48,7 @@ class Extension(Backend):
         DotsKernel("dots", ("conv2d", "conv2d_grad_input")),
         GemmKernel("gemm", tuple(CONV_OPS)),
         DirectKernel("direct", tuple(CONV_OPS)),
+        LocalKernel(),
         PoolKernel("rows", ("max_pool2d", "avg_pool2d", "avg_pool2d_grad_input")),
         PoolKernel("planes", ("max_pool2d_scatter", "max_pool2d_gather")),
         *cuda_kernels.KERNELS,

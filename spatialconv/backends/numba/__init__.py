@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from ...problem import LOCAL_OPS
 from ..base import Backend
 from . import compiler
 from .kernels import KERNELS
+from .untied import LocalKernel
 
 
 class Numba(Backend):
     name = "numba"
-    kernels = KERNELS
+    kernels = (*KERNELS, LocalKernel("local", tuple(LOCAL_OPS)))
 
     def unavailable(self) -> str | None:
         return compiler.unavailable()

@@ -26,7 +26,7 @@ from ..base import (
 from . import conv_fields, gemm_plans, pool_fields
 from .compiler import compiled
 
-_WORK_PER_THREAD = 32768
+WORK_PER_THREAD = 32768
 # Elements of the widest vector.
 _WIDEST = 16
 
@@ -80,10 +80,10 @@ def template(module: ModuleType, problem: Problem) -> list[int]:
 
 def grain_for(work: int, context: Context) -> int:
     """How many tasks of so many multiply-adds are worth another thread."""
-    return max(1, _WORK_PER_THREAD // max(work, 1)) if context.threads > 1 else 2**62
+    return max(1, WORK_PER_THREAD // max(work, 1)) if context.threads > 1 else 2**62
 
 
-def _address(tensor: Tensor | None) -> int:
+def address_of(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
@@ -122,7 +122,7 @@ class ConvKernel(NumbaKernel):
             workspace = torch.empty(scratch, dtype=element) if scratch else None
             values = kind(*fields)
             values[first_address : first_address + 5] = [
-                x.data_ptr(), w.data_ptr(), y.data_ptr(), _address(bias), _address(workspace)
+                x.data_ptr(), w.data_ptr(), y.data_ptr(), address_of(bias), address_of(workspace)
             ]  # fmt: skip
             function.run(tasks, grain, ctypes.addressof(values))
 
@@ -159,7 +159,7 @@ class DepthwiseKernel(ConvKernel):
         return "depthwise_nhwc" if problem.layout == "nhwc" else "depthwise"
 
     def tasks(self, problem: Conv2dProblem, context: Context, fields: list[int]) -> tuple[int, int, int]:
-        threads = min(context.threads, max(1, problem.flops() // (2 * _WORK_PER_THREAD)))
+        threads = min(context.threads, max(1, problem.flops() // (2 * WORK_PER_THREAD)))
         if problem.layout == "nchw":
             shares = problem.oc if problem.op == "conv2d_grad_weight" else problem.n * problem.result_shape[1]
             height = (problem.oh - 1) * problem.sh + (problem.kh - 1) * problem.dh + 1
@@ -218,7 +218,7 @@ class PoolKernel(NumbaKernel):
         tasks = planes if by_plane else problem.oh * problem.n * (1 if nhwc else problem.ic)
         work = problem.flops() // tasks
         slabbed = problem.op in ("max_pool2d", "avg_pool2d", "avg_pool2d_grad_input")
-        slabs = max(1, min(context.threads, tasks, tasks * work // _WORK_PER_THREAD)) if slabbed else 0
+        slabs = max(1, min(context.threads, tasks, tasks * work // WORK_PER_THREAD)) if slabbed else 0
         reach = max(problem.iw + problem.pw, (problem.ow - 1) * problem.sw + (problem.kw - 1) * problem.dw + 1)
         # Loads and stores of rows overrun by up to two vectors.
         scratch = line(max(reach + problem.ow, problem.iw, chunk) + 4 * _WIDEST) if slabbed else 0
@@ -238,7 +238,7 @@ class PoolKernel(NumbaKernel):
             workspace = torch.empty(slabs * scratch, dtype=element) if slabbed else None
             values = kind(*fields)
             values[first_address : first_address + 4] = [
-                x.data_ptr(), y.data_ptr(), _address(indices), _address(workspace)
+                x.data_ptr(), y.data_ptr(), address_of(indices), address_of(workspace)
             ]  # fmt: skip
             function.run(*launched, ctypes.addressof(values))
 

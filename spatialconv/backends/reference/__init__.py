@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from functools import partial
 
-from ...problem import CONV_OPS, Problem
+from ...problem import CONV_OPS, LOCAL_OPS, Problem
 from ..base import Backend, Context, Kernel, Plan, refuse_op
-from . import conv, pool
+from . import conv, local, pool
 
 
 def refuse_torch_dtypes(problem: Problem) -> list[str]:
     """The dtypes that torch's own op lacks are refused here too."""
-    known = DTYPES[f"adaptive_{problem.op.split('_')[0]}" if getattr(problem, "adaptive", False) else problem.op]
+    op = problem.op.removeprefix("local_")
+    known = DTYPES[f"adaptive_{op.split('_')[0]}" if getattr(problem, "adaptive", False) else op]
     small_integers = ("i32", "i16", "i8", "u8")
     if problem.op == "conv2d" and problem.dh == problem.dw == 1:
         known = (*known, *small_integers)
     if problem.op.startswith("avg") and problem.oh == problem.ow == 1 and getattr(problem, "adaptive", False):
         known = (*known, "c64", "c128")
-    return [] if problem.dtype in known else [f"torch's {problem.printed_op} has no {problem.dtype} either"]
+    theirs = problem.printed_op.removeprefix("local_")
+    return [] if problem.dtype in known else [f"torch's {theirs} has no {problem.dtype} either"]
 
 
 _FLOATS = ("f32", "f64", "bf16", "f16")
@@ -57,7 +59,10 @@ class ReferenceKernel(Kernel):
 class Reference(Backend):
     name = "reference"
     kernels = (
-        ReferenceKernel("im2col", {name: getattr(conv, name) for name in CONV_OPS}),
+        ReferenceKernel(
+            "im2col",
+            {name: getattr(conv, name) for name in CONV_OPS} | {name: getattr(local, name) for name in LOCAL_OPS},
+        ),
         ReferenceKernel(
             "taps",
             {
