@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import spatialconv
 from spatialconv import nn
+from spatialconv.backends.extension import kernels
 from spatialconv.bench import peers, suites
 from spatialconv.problem import parse
 
@@ -259,3 +260,13 @@ def test_explain_names_the_kernel_and_the_copy_and_a_missing_one_is_refused():
         spatialconv.local_conv2d, GOOD["input"], apart).notes)  # fmt: skip
     with pytest.raises(spatialconv.errors.UnsupportedProblemError, match="triton: has no kernel for local_conv2d"):
         spatialconv.local_conv2d(**GOOD, backend="triton")
+
+
+def test_a_module_that_was_built_before_the_kernel_is_a_reason(monkeypatch):
+    older = {key: address for key, address in kernels.handles("baseline").items() if key[1] != "local"}
+    monkeypatch.setattr(kernels, "handles", lambda level: older)
+    explained = spatialconv.explain("local_conv2d n1 ic2 ih5 iw5 oc3 kh3 kw3 f32")
+    assert explained.chosen == "numba:local"
+    assert ("extension:local", ("was added after the compiled module was built: install spatialconv again",)) in (
+        explained.refused
+    )

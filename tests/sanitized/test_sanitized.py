@@ -24,8 +24,9 @@ from torch import Tensor
 from spatialconv import dispatch
 from spatialconv.backends.base import DTYPES
 from spatialconv.backends.extension.kernels import conv_structs
+from spatialconv.backends.extension.local import LocalKernel
 from spatialconv.backends.extension.pooling import pool_struct
-from spatialconv.problem import Conv2dProblem, Problem
+from spatialconv.problem import LOCAL_OPS, Conv2dProblem, Problem
 from spatialconv.shapes import memory_format
 
 pytestmark = [
@@ -45,6 +46,7 @@ OPERANDS = {
     "avg_pool2d": ("x",),
     "avg_pool2d_grad_input": ("y",),
 }
+OPERANDS |= {op: OPERANDS[op.removeprefix("local_")] for op in LOCAL_OPS}
 RESULTS = {
     "conv2d": ("y",),
     "conv2d_grad_input": ("x",),
@@ -55,6 +57,7 @@ RESULTS = {
     "avg_pool2d": ("y",),
     "avg_pool2d_grad_input": ("x",),
 }
+RESULTS |= {op: RESULTS[op.removeprefix("local_")] for op in LOCAL_OPS}
 
 
 def entries(level: str) -> list[cells.Listed]:
@@ -89,8 +92,10 @@ def stored(tensor: Tensor, dtype: torch.dtype, layout: str) -> bytes:
 
 def loaded(content: bytes, shape: tuple[int, ...], dtype: torch.dtype, layout: str) -> Tensor:
     flat = torch.frombuffer(bytearray(content), dtype=dtype)
+    if layout == "nchw":
+        return flat.view(shape)
     n, c, h, w = shape
-    return flat.view(n, h, w, c).permute(0, 3, 1, 2) if layout == "nhwc" else flat.view(shape)
+    return flat.view(n, h, w, c).permute(0, 3, 1, 2)
 
 
 @dataclass
@@ -104,6 +109,8 @@ class Task:
         problem, self.layouts = self.cell.problem, dict.fromkeys(TENSORS, self.cell.problem.layout)
         if problem.op in ("conv2d", "conv2d_grad_input"):
             self.layouts["w"] = self.cell.weight_layout
+        elif problem.op in LOCAL_OPS:
+            self.layouts["w"] = "nchw"
         geometry = problem.replace(dtype="f64", layout="nchw", device="cpu")
         wide, self.right = values(geometry, problem.dtype, self.cell.data[0], False)
         self.given = {
@@ -151,13 +158,15 @@ class Task:
         }
         exact = cells.comes_out_exact(self.cell, self.cell.data[0])
         result = answer[RESULTS[problem.op][0]]
-        check(
-            problem, result.contiguous(memory_format=memory_format(problem.layout)), self.right, self.cell.tier, exact
-        )
+        if result.dim() == 4:
+            result = result.contiguous(memory_format=memory_format(problem.layout))
+        check(problem, result, self.right, self.cell.tier, exact)
         assert "aux" not in answer or torch.equal(answer["aux"], self.right.indices)
 
 
 def struct_of(problem: Problem, weight_layout: str):
+    if problem.op in LOCAL_OPS:
+        return LocalKernel().struct(problem)
     if isinstance(problem, Conv2dProblem):
         return conv_structs(problem)[weight_layout == "nhwc"]
     return pool_struct(problem)

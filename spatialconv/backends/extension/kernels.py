@@ -79,7 +79,13 @@ class ExtensionKernel(Kernel):
 
     def refusals(self, problem: Problem, context: Context) -> list[str]:
         reasons = common_refusals(problem, self, context, "cpu", self.dtypes) or refuse_offsets(problem)
-        return reasons or self.refuse_workspace(problem, context)
+        return reasons or self.refuse_older_build(problem, context) or self.refuse_workspace(problem, context)
+
+    def refuse_older_build(self, problem: Problem, context: Context) -> list[str]:
+        """An editable install keeps its compiled module when the sources beside it change."""
+        if (problem.op, self.name, problem.dtype) in handles(context.isa):
+            return []
+        return ["was added after the compiled module was built: install spatialconv again"]
 
     def refuse_workspace(self, problem: Problem, context: Context) -> list[str]:
         """An absurd stride or dilation can ask for far more than the tensors themselves take."""
