@@ -21,6 +21,8 @@ namespace {
 
 // Bytes of windows that share the second-level cache with the filters of a position.
 constexpr int64_t kWindowBytes = 64 << 10;
+// Weights up to this stay in the second-level cache from call to call.
+constexpr int64_t kCachedBytes = 512 << 10;
 // Multiply-adds that are worth another thread.
 constexpr int64_t kThreadWork = 32768;
 
@@ -36,7 +38,8 @@ class Local {
         filters_(p_.oc / p_.g),
         taps_(depth_ * p_.kh * p_.kw),
         pitch_(round_up(taps_, 2 * lanes)),
-        grads_(round_up(filters_, kRows)) {}
+        grads_(round_up(filters_, kRows)),
+        fetches_(places() * filters_ * taps_ * static_cast<int64_t>(sizeof(Storage)) > kCachedBytes) {}
 
   int64_t places() const { return p_.oh * p_.ow * p_.g; }
   int64_t threads(int64_t wanted) const {
@@ -62,6 +65,7 @@ class Local {
         const int64_t count = smaller(held, p_.n - first);
         gather(b, place, first, count, windows);
         for (int64_t f = 0; f < filters_; f += kColumnFilters) {
+          if (first == 0) fetch(b, place * filters_ + f + kColumnFilters, kColumnFilters);
           int64_t image = 0;
           for (; image + kTilePixels <= count; image += kTilePixels) {
             for (int64_t part = f; part < smaller(f + kColumnFilters, filters_); part += kTileFilters) {
@@ -105,6 +109,7 @@ class Local {
         gather_grads(b, place, first, count, grads);
         fill_row(windows, count * pitch_, C{0});
         for (int64_t f = 0; f < filters_; f += kRows) {
+          if (first == 0) fetch(b, place * filters_ + f + kRows, kRows);
           const int64_t rows = smaller(kRows, filters_ - f);
           for (int64_t image = 0; image < count; ++image) {
             if (rows == kRows) {
@@ -132,6 +137,16 @@ class Local {
   static constexpr int kRows = 4;
 
   int64_t group_of(int64_t place) const { return place % p_.g; }
+  // The filters that come next, in the order of memory: tiles read several of them side by side, and processors follow
+  // one stream from memory better than many short ones.
+  void fetch(const Buffers& b, int64_t filter, int64_t count) const {
+    if (!fetches_) return;
+    const char* from = reinterpret_cast<const char*>(static_cast<const Storage*>(b.w) + filter * taps_);
+    for (int64_t at = 0; at < count * taps_ * static_cast<int64_t>(sizeof(Storage)); at += 64) {
+      __builtin_prefetch(from + at);
+    }
+  }
+
   int64_t row_of(int64_t place) const { return place / p_.g / p_.ow; }
   int64_t column_of(int64_t place) const { return place / p_.g % p_.ow; }
   Lanes rows_inside(int64_t place) const {
@@ -279,6 +294,7 @@ class Local {
 
   const Conv2d& p_;
   int64_t depth_, filters_, taps_, pitch_, grads_;
+  bool fetches_;
 };
 
 template <class Storage>
