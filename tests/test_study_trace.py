@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from spatialconv.cli import app
-from spatialconv.study import cache, nests, oracles, reuse, sweep, trace_report, valgrind
+from spatialconv.study import cache, hardware, nests, oracles, reuse, sweep, trace_report, valgrind
 from spatialconv.study.cache import Level
 from spatialconv.study.compiled import Window
 from spatialconv.study.crowding import crowding
@@ -151,6 +151,13 @@ def test_traces_that_mean_nothing_are_refused(general):
         trace(general, (Level("L1", 1, 1, 64),), kinds=True)
 
 
+def test_what_does_not_fit_in_memory_is_refused():
+    with pytest.raises(ValueError, match="output of .* runs into columns"):
+        trace(nests.named(read("64x8x512x512 k=96 3x3 p1"), "im2col"), TWO)
+    with pytest.raises(ValueError, match="heat on takes"):
+        trace(nests.named(read("1x64x56x56 k=64 1x1"), "dense"), TWO, heat=True)
+
+
 def test_reuse_distances_tell_the_misses_of_every_size(general):
     """Against fully associative caches of plain Python, of many sizes; the tree's times are renumbered on the way."""
     found = reuse.reuse(general, 32)
@@ -228,6 +235,15 @@ def test_valgrind_sees_the_nest(tmp_path):
     # The program's own stack adds a line or two to so few.
     assert 0 <= counts.last - trace(nest, TWO).total("L2") <= 3
     assert counts.accesses >= tally(nest).total
+
+
+def test_what_perf_prints_is_read_and_what_it_cannot_count_is_said():
+    printed = "9081000,,L1-dcache-loads:u,100,100.00,,\n1683400,,L1-dcache-load-misses:u,100,100.00,,\n"
+    assert hardware.parse(printed) == {"L1-dcache-loads": 9_081_000, "L1-dcache-load-misses": 1_683_400}
+    with pytest.raises(valgrind.MissingToolError, match="L1-dcache-loads: <not supported>"):
+        hardware.parse("<not supported>,,L1-dcache-loads:u,0,100.00,,")
+    with pytest.raises(valgrind.MissingToolError, match="counts nothing here: Access"):
+        hardware.parse("Access to performance monitoring is limited")
 
 
 def test_a_missing_valgrind_is_said_and_not_passed_over(monkeypatch):

@@ -22,7 +22,17 @@ from .nest import Buffer, Nest
 
 # Counts have a place for each of so many buffers, so that nests of two to four share what is compiled.
 SLOTS = 4
+# Elements of eight bytes that one simulation may take: 4 GiB.
+STATE_LIMIT = 2**29
 _OUT, _NEVER = -1, -2
+
+
+def check_apart(nest: Nest) -> None:
+    """Raises ValueError where a buffer is so long that it runs into the next one."""
+    spans = sorted((one.base, one.base + extent(one) * one.itemsize, one.name) for one in nest.buffers)
+    for (_, end, name), (base, _, other) in zip(spans, spans[1:], strict=False):
+        if end > base:
+            raise ValueError(f"study: nest: {name} of {nest.problem} runs into {other}, {end - base:,} B too long")
 
 
 def extent(buffer: Buffer) -> int:
@@ -63,6 +73,7 @@ class Caches:
     def __init__(self, nest: Nest, levels: tuple[Level, ...], kinds: bool, heat: bool) -> None:
         import numpy as np
 
+        check_apart(nest)
         self.buffers, self.levels, self.kinds, self.heat = nest.buffers, levels, kinds, heat
         self.misses = _offsets(level.sets * SLOTS for level in levels)
         self.tally = self.misses[-1]
@@ -74,6 +85,11 @@ class Caches:
         self.heats = _offsets(elements, self.info + 3 * SLOTS + len(levels) * (2 + SLOTS))
         lines = [Lines.of(nest.buffers, level.line) for level in levels]
         links = _offsets((2 * one.count + 3 if kinds else 0 for one in lines), self.heats[-1])
+        if links[-1] > STATE_LIMIT:
+            raise ValueError(
+                f"study: trace: expected counts of at most {8 * STATE_LIMIT:,} B, {nest.name} of {nest.problem} with "
+                f"kinds {'on' if kinds else 'off'} and heat {'on' if heat else 'off'} takes {8 * links[-1]:,}"
+            )
         self.state = np.zeros(links[-1], np.int64)
         self.state[self.tags[0] : self.info] = -1
         info = [

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-from . import nests, valgrind
-from .cache import Level
+from . import hardware, nests, valgrind
+from .cache import Level, host
 from .kernel_nests import kernel_nest
 from .lru_judge import judge
 from .nest import Nest
@@ -143,6 +143,19 @@ def _against_cachegrind(got: Trace, expected: valgrind.Counts) -> Iterator[Findi
         )  # fmt: skip
 
 
+def perf(thorough: bool) -> Iterator[Finding]:
+    """What this processor counts, beside the simulation of its own first level: reported, not judged."""
+    first = host()[0]
+    with tempfile.TemporaryDirectory() as folder:
+        for nest in cachegrind_cases(False)[:2]:
+            seen = hardware.count(valgrind.build(nest, Path(folder)))
+            traced = trace(nest, (first,))
+            yield Finding(
+                "perf", f"{nest.name} 16-32-32, misses of {first}", REPORTED, seen[hardware.MISSES], traced.total("L1"),
+                f"of {seen[hardware.LOADS]:,} loads there and {sum(traced.accesses.values()):,} accesses here",
+            )  # fmt: skip
+
+
 def _percent(got: int, expected: int) -> str:
     return f"{(got - expected) / max(1, expected):+.3%}"
 
@@ -174,6 +187,7 @@ ORACLES: dict[str, Callable[[bool], Iterator[Finding]]] = {
     "lackey": lackey,
     "cachegrind": cachegrind,
     "shipped kernels": shipped,
+    "perf": perf,
 }
 
 

@@ -73,7 +73,7 @@ def trace(
     ``kinds`` splits misses (a few times slower), ``heat`` counts them by element, ``rows`` counts a window. A
     store counts as a load of its line; prefetching and write-backs are not modelled. Raises ValueError for no levels,
     two of one name or elements larger than a line, and for ``kinds`` of a level of one line, or of a window, in which a
-    first touch cannot be told; ImportError without Numba.
+    first touch cannot be told; for what takes more than 4 GiB; ImportError without Numba.
     """
     names = [level.name for level in levels]
     if not names or len(set(names)) < len(names):
