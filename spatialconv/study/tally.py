@@ -1,6 +1,7 @@
 """How often a nest touches each buffer, and how many rows it runs through, exactly and without running it.
 
-Loops that no guard or bound inside depends on are multiplied; what depends on the same indices is counted once.
+The loops and guards around a touch fall apart into groups that share no index, such as rows with their taps and columns
+with theirs. Passes are counted group by group, and the counts multiplied.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from .nest import Affine, Guard, Let, Loop, Nest, Step
 
 _ROW = ("oh0", "oh", "o")
+Around = Loop | Guard | Let
 
 
 @dataclass(frozen=True)
@@ -44,69 +46,72 @@ def _rows(body: tuple[Step, ...]) -> Iterator[Loop]:
 
 
 def tally(nest: Nest) -> Tally:
-    names = [buffer.name for buffer in nest.buffers]
-    counts = _Counter(nest, names).count(nest.body, {})
-    return Tally(dict(zip(names, counts, strict=False)), counts[-1])
+    accesses = dict.fromkeys((buffer.name for buffer in nest.buffers), 0)
+    rows, marked = 0, row_loops(nest)
+    for around, step in _innermost(nest.body, ()):
+        if isinstance(step, Loop):
+            rows += _passes(around) if id(step) in marked else 0
+            continue
+        for touch in step.touches:
+            accesses[touch.reference.buffer.name] += _passes(around)
+    return Tally(accesses, rows)
 
 
-def _named(*expressions: Affine) -> frozenset[str]:
-    return frozenset(name for expression in expressions for name, _ in expression.terms)
+def _innermost(body: tuple[Step, ...], around: tuple[Around, ...]) -> Iterator[tuple[tuple[Around, ...], Step]]:
+    """Every statement with what stands around it, and every loop with what stands around it, itself included."""
+    for step in body:
+        if isinstance(step, Let):
+            around = (*around, step)
+        elif isinstance(step, (Loop, Guard)):
+            if isinstance(step, Loop):
+                yield (*around, step), step
+            yield from _innermost(step.body, (*around, step))
+        else:
+            yield around, step
 
 
-class _Counter:
-    """Counts by body and by the values of the names that its guards and bounds depend on."""
+def _passes(around: tuple[Around, ...]) -> int:
+    """How often what stands inside of all these runs."""
+    count = 1
+    for group in _groups(around):
+        count *= _group_passes(group, {})
+    return count
 
-    def __init__(self, nest: Nest, names: list[str]) -> None:
-        self.names, self.rows = names, row_loops(nest)
-        self.free_names: dict[int, frozenset[str]] = {}
-        self.known: dict[tuple, list[int]] = {}
 
-    def free(self, body: tuple[Step, ...]) -> frozenset[str]:
-        """The names from outside that decide how often something in the body runs."""
-        if id(body) not in self.free_names:
-            names: frozenset[str] = frozenset()
-            for step in reversed(body):
-                if isinstance(step, Let):
-                    names = names - {step.name} | (_named(step.value) if step.name in names else frozenset())
-                elif isinstance(step, Guard):
-                    names |= _named(step.value) | self.free(step.body)
-                elif isinstance(step, Loop):
-                    names |= _named(step.start, *step.stops) | (self.free(step.body) - {step.name})
-            self.free_names[id(body)] = names
-        return self.free_names[id(body)]
+def _groups(around: tuple[Around, ...]) -> list[list[Around]]:
+    """The steps parted into groups, in each the steps in their order, so that no name is used in two of them."""
+    groups: list[tuple[set[str], list[Around]]] = []
+    for step in around:
+        names, steps = _names(step), [step]
+        for other in [group for group in groups if group[0] & names]:
+            groups.remove(other)
+            names, steps = names | other[0], other[1] + steps
+        order = {id(one): place for place, one in enumerate(around)}
+        groups.append((names, sorted(steps, key=lambda one: order[id(one)])))
+    return [steps for _, steps in groups]
 
-    def count(self, body: tuple[Step, ...], indices: dict[str, int]) -> list[int]:
-        key = (id(body), *(indices[name] for name in sorted(self.free(body))))
-        if key not in self.known:
-            self.known[key] = self._count(body, indices)
-        return self.known[key]
 
-    def _count(self, body: tuple[Step, ...], indices: dict[str, int]) -> list[int]:
-        total = [0] * (len(self.names) + 1)
-        for step in body:
-            if isinstance(step, Let):
-                # Names of inputs that only touches use may stand on loops that a multiplied pass never entered.
-                if all(name in indices for name, _ in step.value.terms):
-                    indices = {**indices, step.name: step.value.value(indices)}
-            elif isinstance(step, Guard):
-                if step.low <= step.value.value(indices) < step.high:
-                    total = [a + b for a, b in zip(total, self.count(step.body, indices), strict=True)]
-            elif isinstance(step, Loop):
-                total = [a + b for a, b in zip(total, self._loop(step, indices), strict=True)]
-            else:
-                for touch in step.touches:
-                    total[self.names.index(touch.reference.buffer.name)] += 1
-        return total
+def _names(step: Around) -> set[str]:
+    if isinstance(step, Loop):
+        return {step.name}.union(*(_terms(one) for one in (step.start, *step.stops)))
+    return _terms(step.value) | ({step.name} if isinstance(step, Let) else set())
 
-    def _loop(self, step: Loop, indices: dict[str, int]) -> list[int]:
-        values = range(step.start.value(indices), min(stop.value(indices) for stop in step.stops), step.step)
-        total = [0] * (len(self.names) + 1)
-        if step.name in self.free(step.body):
-            for value in values:
-                inner = self.count(step.body, {**indices, step.name: value})
-                total = [a + b for a, b in zip(total, inner, strict=True)]
-        elif values:
-            total = [len(values) * one for one in self.count(step.body, indices)]
-        if id(step) in self.rows:
-            total[-1] += len(values)
-        return total
+
+def _terms(expression: Affine) -> set[str]:
+    return {name for name, _ in expression.terms}
+
+
+def _group_passes(steps: list[Around], indices: dict[str, int]) -> int:
+    for place, step in enumerate(steps):
+        if isinstance(step, Let):
+            indices = {**indices, step.name: step.value.value(indices)}
+        elif isinstance(step, Guard):
+            if not step.low <= step.value.value(indices) < step.high:
+                return 0
+        else:
+            values = range(step.start.value(indices), min(stop.value(indices) for stop in step.stops), step.step)
+            inner = steps[place + 1 :]
+            if not inner:
+                return len(values)
+            return sum(_group_passes(inner, {**indices, step.name: value}) for value in values)
+    return 1
