@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from . import check, record, reuse, sweep, trace
+from . import check, count, record, reuse, sweep, trace
 
 HELP = """See how weight sharing becomes memory access, and what a convolutional network can and cannot see.
 
@@ -15,6 +15,7 @@ printed elsewhere. Every command takes `--json FILE` (`-` for the terminal), and
 app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False)
 
 app.command(help=check.HELP)(check.check)
+app.command(help=count.HELP)(count.count)
 app.command(help=record.HELP)(record.record)
 app.command(help=reuse.HELP)(reuse.reuse)
 app.command(help=sweep.HELP)(sweep.sweep)
