@@ -144,6 +144,12 @@ def test_a_bound_is_the_slower_of_arithmetic_and_memory():
     assert second.seconds == pytest.approx(untied.bytes / 10e9)
 
 
+@pytest.mark.parametrize(("gflops", "gigabytes", "words"), [(9.0, None, "together"), (-1.0, 3.0, "positive")])
+def test_half_a_machine_is_refused(gflops, gigabytes, words):
+    with pytest.raises(ValueError, match=words):
+        peaks.given(gflops, gigabytes)
+
+
 def test_another_pass_is_refused():
     with pytest.raises(ValueError, match="forward"):
         counting.count(shape.read("conv2d_grad_input n1 ic2 ih4 iw4 oc2 kh3 kw3 f32 nchw cpu"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,12 +20,26 @@ class OutOfBoundsError(IndexError):
     """A lane of a kernel that is not masked reads or writes outside the tensor its pointer was derived from."""
 
 
+class Access(NamedTuple):
+    """One load or store of a block: ``what`` 'load', 'store' or an atomic; ``tensor``: its number among those of the
+    launch, from 1; ``offsets``: bytes from its first element, in the block's shape, as ``mask`` is."""
+
+    what: str
+    tensor: int
+    offsets: np.ndarray
+    mask: np.ndarray
+    itemsize: int
+    program: tuple[int, ...]
+
+
 class CheckedMemory:
     """The interpreter's loads and stores, after a check of every lane; the rest as upstream has it."""
 
     def __init__(self, memory: object, program: Callable[[], tuple[int, ...]]) -> None:
         self._memory = memory
         self._program = program
+        # Called with every Access, where it is one.
+        self.listener: Callable[[Access], None] | None = None
         self._starts: list[int] = []
         self._ends: list[int] = []
 
@@ -68,7 +83,14 @@ class CheckedMemory:
             number = bisect_right(self._starts, int(active.min())) - 1
             if number < 0 or int(active.max()) + itemsize > self._ends[number]:
                 self._check_each(what, active, itemsize)
+            if self.listener is not None:
+                self.listener(self._access(what, pointers, mask, itemsize))
         return pointers & _ADDRESS
+
+    def _access(self, what: str, pointers: np.ndarray, mask: np.ndarray, itemsize: int) -> Access:
+        number = int(pointers[mask].min()) >> _TAG_SHIFT
+        offsets = np.asarray(pointers).astype(np.int64) - self._starts[number - 1]
+        return Access(what, number, offsets, mask.copy(), itemsize, tuple(map(int, self._program())))
 
     def _check_each(self, what: str, active: np.ndarray, itemsize: int) -> None:
         numbers = [bisect_right(self._starts, address) - 1 for address in active.tolist()]

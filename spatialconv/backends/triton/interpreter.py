@@ -10,6 +10,8 @@ This file alone uses the interpreter's private names; ``missing_names`` says whi
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -19,7 +21,7 @@ from triton._C.libtriton import ir
 from triton.runtime import interpreter as upstream
 from triton.runtime.errors import InterpreterError
 
-from .checked_memory import CheckedMemory, OutOfBoundsError
+from .checked_memory import Access, CheckedMemory, OutOfBoundsError
 
 _WANTED = {
     upstream: (
@@ -71,6 +73,20 @@ def mend() -> None:
     _mend_launches(upstream.GridExecutor)
     _mend_loads(upstream.InterpreterBuilder)
     _mend_memory()
+
+
+@contextmanager
+def recorded() -> Iterator[list[Access]]:
+    """A list that gets every block that interpreted kernels load or store meanwhile, in order; blocks of which all
+    lanes are masked are none."""
+    mend()
+    accesses: list[Access] = []
+    memory = upstream._interpreter
+    memory.listener = accesses.append
+    try:
+        yield accesses
+    finally:
+        memory.listener = None
 
 
 def _widened(bits: np.ndarray) -> np.ndarray:

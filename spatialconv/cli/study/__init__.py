@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from . import check, count, record, reuse, sweep, trace
+from . import check, count, record, reuse, roofline, sweep, trace, warp
 
 HELP = """See how weight sharing becomes memory access, and what a convolutional network can and cannot see.
 
@@ -18,5 +18,7 @@ app.command(help=check.HELP)(check.check)
 app.command(help=count.HELP)(count.count)
 app.command(help=record.HELP)(record.record)
 app.command(help=reuse.HELP)(reuse.reuse)
+app.command(help=roofline.HELP)(roofline.roofline)
 app.command(help=sweep.HELP)(sweep.sweep)
 app.command(help=trace.HELP)(trace.trace)
+app.command(help=warp.HELP)(warp.warp)
