@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+_FINE = 8
+
+
 @dataclass(frozen=True)
 class Found:
     """``layers``: name and field by formula, empty where ``reason`` says why; ``seen``: by gradient, [h, w];
@@ -162,7 +165,10 @@ def _draw(found: Found) -> Figure:
     axis.set_facecolor("gainsboro")
     level = _level(energy)
     if 0 < level < highest and min(energy.shape) > 1:
-        axis.contour(energy >= level, levels=[0.5], colors="white", linewidths=1)
+        # Finer than pixels, so that the line runs along their edges.
+        fine = np.kron(energy >= level, np.ones((_FINE, _FINE)))
+        columns, rows = ((np.arange(size) + 0.5) / _FINE - 0.5 for size in reversed(fine.shape))
+        axis.contour(columns, rows, fine, levels=[0.5], colors="white", linewidths=1)
     axis.add_patch(
         Rectangle((box[1] - 0.5, box[0] - 0.5), box[3], box[2], fill=False, edgecolor="tab:red", linewidth=2)
     )
@@ -171,13 +177,13 @@ def _draw(found: Found) -> Figure:
     axis.set_xlabel("column of the input")
     axis.set_ylabel("row of the input")
     figure.colorbar(shown, ax=axis, label="mean squared gradient / largest", extend="min")
-    axis.legend(
+    figure.legend(
         handles=[
             Line2D([], [], color="tab:red", linewidth=2, label="all that can be seen"),
             Patch(facecolor="none", edgecolor="black", linewidth=0.6, label="inside the white line: 95 %"),
             Patch(facecolor="gainsboro", label="no gradient at all"),
         ],
-        fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3,
+        fontsize=7, loc="outside lower center", ncols=3,
     )  # fmt: skip
     return figure
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from . import check, count, field, record, reuse, roofline, sweep, trace, warp
+from . import check, count, equivariance, field, record, reuse, roofline, sweep, trace, warp
 
 HELP = """See how weight sharing becomes memory access, and what a convolutional network can and cannot see.
 
@@ -16,6 +16,7 @@ app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="markdown", 
 
 app.command(help=check.HELP)(check.check)
 app.command(help=count.HELP)(count.count)
+app.command(help=equivariance.HELP)(equivariance.equivariance)
 app.command(help=field.HELP)(field.field)
 app.command(help=record.HELP)(record.record)
 app.command(help=reuse.HELP)(reuse.reuse)
