@@ -106,7 +106,7 @@ def test_the_source_distribution_holds_every_source(sdist: Path) -> None:
             str(path.relative_to(root))
             for folder in ("csrc", "spatialconv")
             for path in (root / folder).rglob("*")
-            if path.suffix in (".h", ".cpp", ".cu", ".py", ".txt", ".typed")
+            if path.suffix in (".h", ".cpp", ".cu", ".py", ".txt", ".typed", ".j2", ".css", ".js")
         }
 
     assert sources(sdist) == sources(SOURCE)
