@@ -125,14 +125,23 @@ function offsetOf(from, indices) {
   return indices.reduce((sum, one, axis) => sum + one * from.strides[axis], 0);
 }
 
+const axesByStride = new WeakMap();
+
+/** The axes of a buffer from the widest stride to the narrowest. */
+function sortedAxes(from) {
+  if (!axesByStride.has(from)) {
+    const { strides, shape } = from;
+    const wider = (a, b) => strides[b] - strides[a] || shape[b] - shape[a];
+    axesByStride.set(from, range(shape.length).sort(wider));
+  }
+  return axesByStride.get(from);
+}
+
 /** The indices of the element that lies at an offset. */
 function indicesOf(from, offset) {
   const indices = [];
   let left = offset;
-  const axes = range(from.shape.length).sort(
-    (a, b) => from.strides[b] - from.strides[a] || from.shape[b] - from.shape[a],
-  );
-  for (const axis of axes) {
+  for (const axis of sortedAxes(from)) {
     indices[axis] = Math.min(Math.floor(left / from.strides[axis]), from.shape[axis] - 1);
     left -= indices[axis] * from.strides[axis];
   }

@@ -61,11 +61,12 @@ function menuField(label, options, changed) {
 /** Choices of which one holds, as radio buttons; options are [value, text]. */
 function choiceField(label, options, changed) {
   const name = `field-${++fieldCount}`;
+  const idOf = (value) => `${name}-${value.replaceAll(" ", "-")}`;
   const inputs = options.map(([value]) =>
-    el("input", { type: "radio", name, value, id: `${name}-${value}`, onchange: () => changed(value) }),
+    el("input", { type: "radio", name, value, id: idOf(value), onchange: () => changed(value) }),
   );
   const shown = options.map(([value, text], number) =>
-    el("span", {}, inputs[number], el("label", { for: `${name}-${value}`, text })),
+    el("span", {}, inputs[number], el("label", { for: idOf(value), text })),
   );
   const node = el("fieldset", { class: "choice" }, el("legend", { text: label }), el("div", {}, ...shown));
   return { node, set: (value) => inputs.forEach((input) => (input.checked = input.value === value)) };

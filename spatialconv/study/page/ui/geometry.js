@@ -15,6 +15,7 @@ function geometryOf(from, problem, slice) {
   else if (from.name === "columns") found = matrix(from.shape);
   else if (from.name === "weight" && from.shape.length === 6) found = sliced(filters(...from.shape.slice(2)), slice);
   else found = from.name === "weight" ? filters(...from.shape) : pictures(...from.shape);
+  found.has = found.all ? () => true : (x, y) => found.at(x, y) !== null;
   return found.columns > MOST_CELLS || found.rows > MOST_CELLS ? null : found;
 }
 
@@ -83,13 +84,12 @@ function sliced(map, slice) {
 }
 
 /** (ic kh kw, oh ow) or (oh ow, kh kw ic) as rows and columns of one matrix. */
-function matrix(shape) {
-  const first = shape.length === 5 && shape[0] * shape[1] * shape[2];
-  const columnsFirst = shape[3] * shape[4];
+function matrix([a, b, c, d, e]) {
   return {
-    columns: columnsFirst,
-    rows: first,
-    cell: ([a, b, c, d, e]) => [d * shape[4] + e, (a * shape[1] + b) * shape[2] + c],
+    columns: d * e,
+    rows: a * b * c,
+    cell: (indices) => [indices[3] * e + indices[4], (indices[0] * b + indices[1]) * c + indices[2]],
     at: () => null,
+    all: true,
   };
 }

@@ -47,6 +47,22 @@ class TensorMap {
     this.scale = Math.min(Math.max(room / columns, 0.25), 18, Math.max(340 / rows, 3));
     if (this.scale > 2) this.scale = Math.floor(this.scale);
     this.context = sized(this.canvas, columns * this.scale, rows * this.scale);
+    this.ground = this.drawGround();
+  }
+
+  /** All elements, pale: drawn once, since a large map has many. */
+  drawGround() {
+    const { geometry, scale } = this;
+    const ground = document.createElement("canvas");
+    const context = sized(ground, geometry.columns * scale, geometry.rows * scale);
+    context.fillStyle = colour(`${this.from.name}-faint`);
+    const gap = scale > 4 ? 1 : 0;
+    for (let y = 0; y < geometry.rows; y++) {
+      for (let x = 0; x < geometry.columns; x++) {
+        if (geometry.has(x, y)) context.fillRect(x * scale, y * scale, scale - gap, scale - gap);
+      }
+    }
+    return ground;
   }
 
   fill(indices, style) {
@@ -71,27 +87,17 @@ class TensorMap {
   draw({ resident, chosen, picked, last } = this.shown ?? {}) {
     if (!this.geometry || !this.context) return;
     this.shown = { resident, chosen, picked, last };
-    const { from, geometry, scale, context } = this;
-    const ink = colour("ink");
+    const { from, geometry, context } = this;
+    const [ink, full] = [colour("ink"), colour(from.name)];
     context.clearRect(0, 0, this.canvas.width, this.canvas.height);
-    const empty = colour(`${from.name}-faint`);
-    const gap = scale > 4 ? 1 : 0;
-    context.fillStyle = empty;
-    for (let y = 0; y < geometry.rows; y++) {
-      for (let x = 0; x < geometry.columns; x++) {
-        if (from.name === "columns" || geometry.at(x, y))
-          context.fillRect(x * scale, y * scale, scale - gap, scale - gap);
-      }
-    }
+    context.drawImage(this.ground, 0, 0, geometry.columns * this.scale, geometry.rows * this.scale);
     const held = colour(`${from.name}-soft`);
     for (const [first, end] of resident ?? []) {
       for (let offset = first; offset < end; offset++) this.fill(indicesOf(from, offset), held);
     }
-    for (const indices of chosen ?? []) this.fill(indices, colour(from.name));
+    for (const indices of chosen ?? []) this.fill(indices, full);
     if (picked) this.ring(picked, ink);
-    if (last !== undefined && last !== null) {
-      this.fill(indicesOf(from, last), ink);
-    }
+    if (last !== undefined && last !== null) this.fill(indicesOf(from, last), ink);
     if (this.cursor && document.activeElement === this.canvas) this.ring(this.cursor, colour("focus"));
   }
 

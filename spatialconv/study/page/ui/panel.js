@@ -43,11 +43,13 @@ class Panel {
   /** Shows a nest from its start; counts follow from the worker. */
   setup(problem, setting, levels) {
     this.error.hidden = true;
+    this.result = null;
     try {
       this.nest = buildNest(problem, setting);
       this.choices.set(problem, setting);
     } catch (error) {
       this.fail(error);
+      this.choices.set(problem, { ...setting, order: null, tile: {} });
       return false;
     }
     Object.assign(this, { problem, setting, levels });
