@@ -18,9 +18,10 @@ from spatialconv.study.page.report import html
 from spatialconv.study.shape import read
 
 LEVELS = cache.parse(cache.PRESETS["sapphire-rapids"])
-# The toys cost Python nothing; of those whose simulator is compiled, the two that say most.
-SHOWN = tuple(one for one in EXAMPLES if one.levels or one.title in ("Side 32, untied", "Max pooling")) + tuple(
-    one for one in EXAMPLES if one.title.startswith("Side 32: ")
+# Small ones cost Python nothing; of those whose simulator is compiled, the one that says most, last.
+SHOWN = (
+    *(one for one in EXAMPLES if one.levels or one.title == "Max pooling"),
+    next(one for one in EXAMPLES if one.title.startswith("Side 32: ")),
 )
 
 
@@ -67,9 +68,6 @@ def test_the_known_figures_of_a_side_of_32_are_there(written):
     python = written[1][-1]["python"]
     assert python["levels"][0]["misses"] == {"input": 1_636_352, "weight": 14_212, "output": 32_768}
     assert sum(python["levels"][-1]["misses"].values()) == 3_360
-    untied = next(one for one in written[1] if one["title"] == "Side 32, untied")["python"]
-    assert untied["levels"][0]["misses"] == {"input": 1_636_352, "weight": 294_912, "output": 32_768}
-    assert untied["accesses"] == python["accesses"]
 
 
 def test_the_page_counts_what_python_counted(visit, written):
@@ -79,15 +77,18 @@ def test_the_page_counts_what_python_counted(visit, written):
         assert f"all {len(SHOWN)} examples agree" in page.inner_text("#check [role=status]")
         row = page.inner_text(f"#check tr[data-example='{len(SHOWN) - 1}']")
         assert row.count("1,683,332 / 3,360") == 2 and "equal" in row
-    for one in written[1]:
-        with visit() as page:
+
+
+def test_tables_show_what_python_counted(visit, written):
+    with visit() as page:
+        for one in reversed(written[1]):
             page.select_option("#layer select", label=one["title"])
             shown = numbers(counted(page))
             assert "page = Python" in page.inner_text("[data-panel=a] .state")
-        level = one["python"]["levels"][0]
-        for name, accesses in one["python"]["accesses"].items():
-            row = [accesses, *(level[key][name] for key in ("misses", "first", "capacity", "conflict"))]
-            assert shown[name] == row, (one["title"], name)
+            level = one["python"]["levels"][0]
+            for name, accesses in one["python"]["accesses"].items():
+                row = [accesses, *(level[key][name] for key in ("misses", "first", "capacity", "conflict"))]
+                assert shown[name] == row, (one["title"], name)
 
 
 def test_a_wrong_count_of_pythons_would_be_shown(browser, written, tmp_path):
@@ -242,7 +243,7 @@ def test_tab_reaches_every_control_and_each_has_a_name(visit, view):
                 .map((one, number) => (one.dataset.reach = number)).length""",
             FOCUSABLE,
         )
-        assert wanted > 4
+        assert wanted >= 3
         reached, unseen = set(), []
         page.evaluate("document.activeElement.blur()")
         for _ in range(wanted + 8):
@@ -283,14 +284,11 @@ def test_no_canvas_is_blank(visit):
     with visit() as page:
         counted(page)
         page.evaluate("for (let n = 0; n < 900; n++) app.panels.a.walk.step(); app.panels.a.draw()")
-        for selector in (
-            "canvas.cache",
-            "canvas[data-map=input]",
-            "canvas[data-map=weight]",
-            "canvas[data-map=output]",
-        ):
-            assert colours(page, f"[data-panel=a] {selector}") >= 3, selector
-        assert colours(page, "[data-panel=a] canvas.bars") >= 2
+        for name in ("cache", "map[data-map=input]", "map[data-map=weight]", "map[data-map=output]", "bars"):
+            # The output's map is all one colour until something of it is touched.
+            assert colours(page, f"[data-panel=a] canvas.{name}") >= (2 if "output" in name or name == "bars" else 3), (
+                name
+            )
         page.click("#tab-warp")
         assert colours(page, "canvas.warp") >= 3
 
@@ -304,10 +302,10 @@ def test_the_sections_answer_their_sliders(visit):
         page.click("text=Add a layer")
         assert page.locator("#field .stack li").count() == 4
         page.click("#tab-shift")
-        assert "At shift 1: none 1.000, max pool, stride 2 0.500" in page.inner_text("#shift .reading")
+        assert "At shift 1: no pooling 1.000, max pool, stride 2 0.500" in page.inner_text("#shift .reading")
         page.focus("#by")
         page.keyboard.press("ArrowRight")
-        assert "At shift 2: none 1.000, max pool, stride 2 1.000" in page.inner_text("#shift .reading")
+        assert "At shift 2: no pooling 1.000, max pool, stride 2 1.000" in page.inner_text("#shift .reading")
         page.click("#tab-warp")
         assert "4.55 sectors a load" in page.inner_text("#warp .reading")
         page.check("#warp input[value=nhwc]")
@@ -344,7 +342,13 @@ def test_a_large_layer_is_sampled_and_says_so(visit):
 
 @pytest.mark.full
 def test_the_whole_page_agrees_with_python(browser, tmp_path):
-    text, _ = html(EXAMPLES, cache.host(), "this machine")
+    text, counted = html(EXAMPLES, LEVELS, "a preset")
+    tied, untied = (
+        next(one["python"] for one in counted if one["title"].startswith(title))
+        for title in ("Side 32:", "Side 32, untied")
+    )
+    assert untied["levels"][0]["misses"] == {"input": 1_636_352, "weight": 294_912, "output": 32_768}
+    assert untied["accesses"] == tied["accesses"], "sharing saves no access"
     path = tmp_path / "whole.html"
     path.write_text(text, encoding="utf-8")
     with Visit(browser, path, "#view=check") as page:

@@ -6,7 +6,7 @@ const SIGNALS = {
   edge: [0, 0, 0, 1, 3, 3, 3, 3, 3, 3, 3, 1, 0, 0, 0, 0],
   "soft hill": [0, 0, 0.2, 0.7, 1.5, 2.3, 2.8, 3, 2.8, 2.3, 1.5, 0.7, 0.2, 0, 0, 0],
 };
-const POOLINGS = ["none", "max pool, stride 2", "blur, then stride 2"];
+const POOLINGS = ["no pooling", "max pool, stride 2", "blur, then stride 2"];
 
 function shifted(signal, by) {
   const { length } = signal;

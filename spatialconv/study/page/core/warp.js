@@ -8,7 +8,7 @@ const WEIGHT_LAYOUTS = ["oc ic kh kw", "kh kw ic oc", "untied: p oc ic kh kw", "
 
 /** Every load of the warp's tensor, as {pixel, channel, filter, kh, kw} of its first lane, at most `limit` of them,
  * evenly spaced, and how many there are. Groups are not modelled. */
-function warpRequests(problem, lane, limit = 200000) {
+function warpRequests(problem, lane, limit = 60000) {
   const { ic, oc, oh, ow, kh, kw } = problem;
   const counts = { pixel: oh * ow, channel: ic, filter: lane === "filter" ? oc : 1, kh, kw };
   counts[lane] = Math.ceil(counts[lane] / LANES);

@@ -14,7 +14,7 @@ class CacheView {
     this.level = level;
     const room = Math.max(this.node.clientWidth || 320, 200);
     const { sets, ways, line, name } = level;
-    this.cell = Math.min(Math.max(Math.floor(room / Math.min(sets, 64)), 4), 22);
+    this.cell = Math.min(Math.max(Math.floor(room / Math.min(sets, 64)), 4), 32);
     this.across = Math.min(sets, Math.floor(room / this.cell));
     this.blocks = Math.ceil(sets / this.across);
     const rows = this.blocks * (ways + 0.5) * this.cell;
@@ -42,7 +42,7 @@ class CacheView {
     const fills = names.map((name) => colour(name));
     context.clearRect(0, 0, this.grid.width, this.grid.height);
     const letters = cell >= 13 && this.shrink === 1;
-    context.font = `600 ${Math.round(cell * 0.6)}px ui-monospace, monospace`;
+    context.font = `600 ${Math.round(Math.min(cell * 0.6, 15))}px ui-monospace, monospace`;
     context.textAlign = "center";
     context.textBaseline = "middle";
     const [empty, paper] = [colour("empty"), colour("on-tensor")];

@@ -59,6 +59,9 @@ function sampledNote(result) {
   );
 }
 
+/** A power of ten in a few letters: 1, 10, 100, 1k, ... */
+const logTick = (power) => `${10 ** (power % 3)}${["", "k", "M", "G"][Math.floor(power / 3)]}`;
+
 /** Two results as dots on a logarithmic axis, a row a tensor. */
 function compareDots(first, second) {
   const names = [...new Set([...Object.keys(first.misses), ...Object.keys(second.misses)])];
@@ -76,13 +79,7 @@ function compareDots(first, second) {
   for (let power = 0; power <= Math.ceil(Math.log10(most)); power++) {
     const x = place(10 ** power);
     picture.append(svg("line", { x1: x, x2: x, y1: 4, y2: height - 24, class: "rule" }));
-    picture.append(
-      svg(
-        "text",
-        { x, y: height - 8, class: "tick", "text-anchor": "middle" },
-        power < 3 ? String(10 ** power) : `10^${power}`,
-      ),
-    );
+    picture.append(svg("text", { x, y: height - 8, class: "tick", "text-anchor": "middle" }, logTick(power)));
   }
   names.forEach((name, number) => {
     const y = number * row + 20;

@@ -170,7 +170,7 @@ class FieldView {
     }
     lengths.forEach((count, number) => {
       const held = new Set(reached[number]);
-      const name = number === 0 ? "input" : number === lengths.length - 1 ? "output" : "weight";
+      const name = number === 0 ? "input" : number === lengths.length - 1 ? "output" : "middle";
       for (let place = 0; place < count; place++) {
         const seen = held.has(place);
         picture.append(

@@ -21,7 +21,7 @@ function geometryOf(from, problem, slice) {
 
 function pictures(images, channels, height, width) {
   const count = images * channels;
-  const across = Math.min(count, Math.max(1, Math.round(Math.sqrt((count * (height + 1)) / (width + 1)))));
+  const across = Math.min(count, Math.max(1, Math.ceil(Math.sqrt((count * (height + 1)) / (width + 1)))));
   const gap = count > 1 ? 1 : 0;
   const down = Math.ceil(count / across);
   return {

@@ -65,7 +65,7 @@ class App {
     history.replaceState(null, "", writeHash(this.state));
     if (parts.includes("view")) this.showView();
     if (parts.includes("shape")) this.showWalk();
-    if (parts.includes("field")) for (const view of Object.values(this.views)) view.set(this.state);
+    if (parts.includes("field")) this.showSection();
   }
 
   changeNest(key, changes) {
@@ -191,6 +191,11 @@ class App {
     this.redraw();
   }
 
+  /** The section that is shown; the others are filled when they are. */
+  showSection() {
+    this.views[this.state.view]?.set(this.state);
+  }
+
   resized() {
     clearTimeout(this.sizing);
     this.sizing = setTimeout(() => this.redraw(), 100);
@@ -198,7 +203,7 @@ class App {
 
   redraw() {
     for (const panel of this.shownPanels()) if (panel.walk) panel.measure();
-    for (const view of Object.values(this.views)) view.set(this.state);
+    this.showSection();
   }
 }
 

@@ -44,7 +44,7 @@ class TensorMap {
     if (!this.geometry) return;
     const room = Math.max(this.node.clientWidth || 320, 160);
     const { columns, rows } = this.geometry;
-    this.scale = Math.min(Math.max(room / columns, 0.25), 18, Math.max(340 / rows, 3));
+    this.scale = Math.min(Math.max(room / columns, 0.25), 24, Math.max(340 / rows, 3));
     if (this.scale > 2) this.scale = Math.floor(this.scale);
     this.context = sized(this.canvas, columns * this.scale, rows * this.scale);
     this.ground = this.drawGround();

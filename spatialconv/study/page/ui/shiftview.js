@@ -90,7 +90,7 @@ function strip(values, name) {
   return picture;
 }
 
-const MARKS = ["columns", "weight", "output"];
+const MARKS = ["plain", "sharp", "output"];
 
 function scoreChart(rows, by) {
   const [width, height, left, bottom] = [420, 240, 40, 28];

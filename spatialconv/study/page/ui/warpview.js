@@ -85,11 +85,9 @@ class WarpView {
     const problem = readShape(warp.shape);
     const key = [warp.shape, warp.tensor, warp.layout, warp.weights, warp.lane].join();
     if (this.known.key !== key) {
-      this.known = {
-        key,
-        requests: warpRequests(problem, warp.lane, 2000).requests,
-        summary: warpSummary(problem, warp),
-      };
+      const { requests } = warpRequests(problem, warp.lane, 2000);
+      const loading = requests.filter((one) => laneAddresses(problem, warp, one).some((address) => address !== null));
+      this.known = { key, requests: loading, summary: warpSummary(problem, warp) };
     }
     const { requests, summary } = this.known;
     const at = Math.min(warp.at, requests.length - 1);
