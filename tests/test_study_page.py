@@ -302,10 +302,10 @@ def test_the_sections_answer_their_sliders(visit):
         page.click("text=Add a layer")
         assert page.locator("#field .stack li").count() == 4
         page.click("#tab-shift")
-        assert "At shift 1: no pooling 1.000, max pool, stride 2 0.500" in page.inner_text("#shift .reading")
+        assert "At shift 1: no pooling: 1.000; max pool, stride 2: 0.500" in page.inner_text("#shift .reading")
         page.focus("#by")
         page.keyboard.press("ArrowRight")
-        assert "At shift 2: no pooling 1.000, max pool, stride 2 1.000" in page.inner_text("#shift .reading")
+        assert "At shift 2: no pooling: 1.000; max pool, stride 2: 1.000" in page.inner_text("#shift .reading")
         page.click("#tab-warp")
         assert "4.55 sectors a load" in page.inner_text("#warp .reading")
         page.check("#warp input[value=nhwc]")

@@ -72,7 +72,7 @@ class CacheView {
   }
 
   /** Misses of the whole nest by set. */
-  drawMisses(bySet) {
+  drawMisses({ bySet, misses, conflict }) {
     const width = this.across * this.cell;
     const height = 54;
     const context = sized(this.bars, width, height);
@@ -87,6 +87,8 @@ class CacheView {
     const middle = sorted[Math.floor(sorted.length / 2)];
     const text = `Misses of the whole nest by set: at most ${whole(most)} in one, ${whole(middle)} in the middle one.`;
     this.bars.setAttribute("aria-label", text);
-    this.reading.textContent = `${text} A few tall bars mean that lines fight for the same sets (conflict).`;
+    this.reading.textContent =
+      `${text} ${whole(total(conflict))} of ${whole(total(misses))} are conflicts. Single tall bars are sets that ` +
+      "lines fight for all the time; where even bars hide many conflicts, every set has its turn.";
   }
 }

@@ -78,7 +78,7 @@ class Panel {
     for (const map of this.maps) map.setup(this.problem, map.from.name === "weight" ? slice : []);
     this.showPick();
     this.draw();
-    if (this.result) this.cache.drawMisses(this.result.levels[0].bySet);
+    if (this.result) this.cache.drawMisses(this.result.levels[0]);
   }
 
   /** Which filter an untied or dense weight shows: that of what was chosen, else of what is computed. */
@@ -161,7 +161,7 @@ class Panel {
       el("dl", { class: "facts" }, ...facts),
       ...countTables(result),
     );
-    this.cache.drawMisses(result.levels[0].bySet);
+    this.cache.drawMisses(result.levels[0]);
   }
 }
 

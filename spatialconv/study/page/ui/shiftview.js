@@ -58,7 +58,7 @@ class ShiftView {
       scoreChart(rows, by),
     );
     this.pictures.replaceChildren(el("div", { class: "strips" }, ...strips), chart);
-    const now = rows.map(({ pooling, scores }) => `${pooling} ${scores[by].toFixed(3)}`).join(", ");
+    const now = rows.map(({ pooling, scores }) => `${pooling}: ${scores[by].toFixed(3)}`).join("; ");
     const worst = rows.map(({ scores }) => 1 - Math.min(...scores));
     const [, sharp, blurred] = worst.map((loss) => `${(100 * loss).toFixed(1)} %`);
     this.says.textContent =
