@@ -121,6 +121,9 @@ def test_a_click_says_who_uses_an_element(visit):
         page.click(outputs, position={"x": 25, "y": 25})
         assert page.inner_text(uses) == "used 18 times"
         assert "Its window is 18 pixels" in page.inner_text("[data-panel=a] .pick")
+        assert "14 lines, L1 holds 8" in page.inner_text("[data-panel=a] .pick")
+        # In lines of four numbers: 4 for the window in each channel, 5 for 18 weights, 1 for the output.
+        assert len(page.evaluate("[...app.panels.a.marked]")) == 2 * 4 + 5 + 1
 
 
 def test_clicks_and_numbers_change_the_counts(visit):
@@ -171,6 +174,7 @@ def test_steps_go_line_by_line_and_count(visit):
         page.click("[data-do=step]")
         page.click("[data-do=step]")
         assert page.inner_text(".now").startswith("3: load input[0, 0, 0, 1]") and ": hit" in page.inner_text(".now")
+        assert "L1 so far: hits 1, misses 2 (input 1, weight 1, output 0)." in page.inner_text(".now")
         page.click("[data-do=miss]")
         assert "miss" in page.inner_text(".now")
         page.click("[data-do=play]")

@@ -18,7 +18,7 @@ from spatialconv.study.cache import Level
 from spatialconv.study.lru_judge import judge
 from spatialconv.study.nest import Nest, as_data
 from spatialconv.study.page.assemble import CORE, sources
-from spatialconv.study.page.examples import Example, level_data
+from spatialconv.study.page.examples import CAP, Example, level_data
 from spatialconv.study.shape import read, short
 
 AXES = "n g oc oh ow ic kh kw".split()
@@ -150,11 +150,14 @@ def test_above_the_cap_the_beginning_is_counted_and_the_rest_only_numbered(scrip
     result = script(SIMULATE, [as_data(nest), list(map(level_data, levels)), 5000])
     assert result["sampled"] and result["counted"] == 5000
     assert result["total"] == sum(1 for _ in nest.addresses())
-    assert result["accesses"] == dict(Counter(name for name, _, _ in addresses)) | {
-        "output": sum(name == "output" for name, _, _ in addresses)
-    }
+    touched = Counter(name for name, _, _ in addresses)
+    assert result["accesses"] == {one.name: touched[one.name] for one in nest.buffers}
     lines = {address // 64 for _, address, _ in addresses}
     assert sum(result["levels"][0]["first"].values()) == len(lines)
+
+
+def test_the_page_and_python_have_the_same_cap(script):
+    assert script("() => CAP") == CAP
 
 
 USES = """([shape, way, name, indices]) => {

@@ -23,7 +23,7 @@ Examples:
 
 _PATH = typer.Argument(..., metavar="OUT.html", help="The file to write.", dir_okay=False)
 _SHAPES = typer.Argument(
-    None, metavar="[SHAPE]...", help="Layers to show besides the built-in examples, written as above."
+    None, metavar="[SHAPE]...", help="Layers to show besides the built-in ones, like '1x64x28x28 k=64 3x3 p1'."
 )
 _CACHE = typer.Option("host", "--cache", help="host, a preset's name, or levels such as 32K/8/64,1M/16/64.")
 

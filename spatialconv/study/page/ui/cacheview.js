@@ -34,10 +34,11 @@ class CacheView {
     return [(set % this.across) * this.cell, (block * (ways + 0.5) + (slot % ways)) * height, this.cell, height];
   }
 
-  draw(walk) {
+  /** `marked`: lines, as "number of the buffer:number of the line", that get a dot. */
+  draw(walk, marked) {
     const { context, cell } = this;
     const { cache } = walk.caches.levels[0];
-    const { owner } = walk.caches.numbers;
+    const { owner, place } = walk.caches.numbers;
     const names = walk.nest.buffers.map((one) => one.name);
     const fills = names.map((name) => colour(name));
     context.clearRect(0, 0, this.grid.width, this.grid.height);
@@ -50,7 +51,9 @@ class CacheView {
       const [x, y, width, height] = this.place(slot);
       context.fillStyle = line < 0 ? empty : fills[owner[line]];
       context.fillRect(x, y, width - 1, height - (height > 3 ? 1 : 0));
-      if (line < 0 || !letters) return;
+      if (line < 0) return;
+      if (marked.has(`${owner[line]}:${place[line]}`)) this.dot(x, y, width, height);
+      if (!letters) return;
       context.fillStyle = paper;
       context.fillText(LETTERS[names[owner[line]]], x + width / 2 - 0.5, y + height / 2);
     });
@@ -63,6 +66,12 @@ class CacheView {
       context.setLineDash([]);
     }
     this.grid.setAttribute("aria-label", `Cache after ${whole(walk.made)} accesses: ${this.occupancy(walk, names)}`);
+  }
+
+  dot(x, y, width, height) {
+    this.context.fillStyle = colour("ink");
+    const size = Math.max(Math.min(width, height) / 3, 2);
+    this.context.fillRect(x + width - 1 - size, y, size, size);
   }
 
   occupancy(walk, names) {

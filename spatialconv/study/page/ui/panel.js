@@ -108,9 +108,18 @@ class Panel {
   showPick() {
     const pick = this.picked();
     this.met = pick && usesOf(this.problem, this.setting.way, pick.name, pick.indices);
+    this.marked = new Set(this.met ? this.nest.buffers.flatMap((_, number) => this.linesMet(number)) : []);
     const hint = "Choose a weight, a pixel or an output in the maps: click, or move there with the keyboard.";
     if (!pick) this.pick.replaceChildren(el("p", { class: "reading", text: hint }));
     else this.pick.replaceChildren(...pickSentences(this, pick, this.met));
+  }
+
+  /** Names of the lines of a buffer that belong to what was chosen, as the cache's picture knows them. */
+  linesMet(number) {
+    const from = this.nest.buffers[number];
+    const each = this.walk.caches.perLine[number];
+    const met = this.met[from.name] ?? [];
+    return met.map((indices) => `${number}:${Math.floor(offsetOf(from, indices) / each)}`);
   }
 
   draw() {
@@ -137,8 +146,8 @@ class Panel {
         last: mine ? walk.last.offset : null,
       });
     });
-    this.cache.draw(walk);
-    this.now.textContent = walk.says();
+    this.cache.draw(walk, this.marked);
+    this.now.replaceChildren(walk.says(), el("span", { class: "minor", text: walk.soFar() }));
     showLine(this, walk.last);
   }
 

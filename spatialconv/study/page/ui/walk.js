@@ -71,4 +71,12 @@ class Walk {
     const address = hex(from.base + offset * from.itemsize);
     return `${whole(this.made)}: ${store ? "store" : "load"} ${place} at ${address}: ${found}, ${where}${gone}.${end}`;
   }
+  /** Hits and misses of the first cache up to here, by tensor. */
+  soFar() {
+    const { accesses, levels } = this.caches;
+    const [{ name, misses }] = levels;
+    const missed = total(misses);
+    const each = this.nest.buffers.map((one, number) => `${one.name} ${whole(misses[number])}`);
+    return `${name} so far: hits ${whole(total(accesses) - missed)}, misses ${whole(missed)} (${each.join(", ")}).`;
+  }
 }
