@@ -119,7 +119,7 @@ def test_a_click_says_who_uses_an_element(visit):
         assert page.inner_text(uses) == "used 72 times"
         page.check("[data-panel=a] input[value=tied]")
         page.click(outputs, position={"x": 25, "y": 25})
-        assert page.inner_text(uses) == "used 18 times"
+        assert page.inner_text(uses) == "made of 18 products"
         assert "Its window is 18 pixels" in page.inner_text("[data-panel=a] .pick")
         assert "14 lines, L1 holds 8" in page.inner_text("[data-panel=a] .pick")
         # In lines of four numbers: 4 for the window in each channel, 5 for 18 weights, 1 for the output.
@@ -410,7 +410,7 @@ def test_help_has_examples():
 
 
 def test_large_layers_have_no_counts_of_pythons():
-    one = reference(chosen([read("1x64x56x56 k=64 3x3 p1")])[0], (Level("L1", 64, 8, 64),))
+    one = reference(chosen([read("1x256x56x56 k=256 3x3 p1")])[0], (Level("L1", 64, 8, 64),))
     assert one["python"] is None and one["nest"]["name"] == "nchw"
 
 

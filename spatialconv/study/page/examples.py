@@ -16,6 +16,8 @@ from ..trace import trace
 
 # What the page counts of one nest; beyond it counts only the beginning, and says so.
 CAP = 20_000_000
+# What Python counts for the page, a few seconds' work.
+_MOST = 300_000_000
 # Up to here the slow simulator takes less time than compiling the fast one.
 _SMALL = 100_000
 WAYS = ("tied", "untied", "dense", "im2col")
@@ -94,11 +96,11 @@ def check_levels(levels: tuple[Level, ...]) -> None:
 
 def reference(example: Example, levels: tuple[Level, ...]) -> dict[str, object]:
     """The example as the page reads it, with its nest as data and Python's counts. ``levels``: the caches of examples
-    that have none of their own. The counts are absent (None) above ``CAP`` accesses, where the page counts a part."""
+    that have none of their own. The counts are absent (None) where there are more accesses than are worth the wait."""
     nest, levels = example.nest, example.levels or levels
     check_levels(levels)
     python = None
-    if (accesses := tally(nest).total) <= CAP:
+    if (accesses := tally(nest).total) <= _MOST:
         counted = judge(nest, levels) if accesses <= _SMALL else trace(nest, levels, kinds=True)
         names = [one.name for one in nest.buffers]
         python = {

@@ -42,7 +42,7 @@ def written(path: Path, problems: Sequence[Problem], cache_text: str) -> Report:
     path.write_text(text, encoding="utf-8")
     rows = tuple(map(_row, examples))
     notes = [f"{path.resolve()}: {len(text.encode()) / 1024:.0f} KiB, opens in any browser, needs no network."]
-    if any(example["python"] is None for example in examples):
+    if any(example["python"] is None or sum(example["python"]["accesses"].values()) > CAP for example in examples):
         notes.append(f"Nests of more than {CAP:,} accesses are sampled on the page: it counts their first {CAP:,}.")
     notes.append("Misses are not seconds.")
     columns = ("example", "shape", "nest", "accesses", "misses of the first level", "of the last level")

@@ -97,7 +97,7 @@ class CacheView {
     const text = `Misses of the whole nest by set: at most ${whole(most)} in one, ${whole(middle)} in the middle one.`;
     this.bars.setAttribute("aria-label", text);
     this.reading.textContent =
-      `${text} ${whole(total(conflict))} of ${whole(total(misses))} are conflicts. Single tall bars are sets that ` +
-      "lines fight for all the time; where even bars hide many conflicts, every set has its turn.";
+      `${text} Conflicts: ${whole(total(conflict))} of ${whole(total(misses))} misses. Single tall bars are sets ` +
+      "that lines fight for all the time; where even bars hide many conflicts, every set has its turn.";
   }
 }

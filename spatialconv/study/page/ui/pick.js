@@ -20,6 +20,11 @@ function translated(problem, name, indices, axes) {
   return null;
 }
 
+function usesText(problem, name, uses) {
+  if (name !== "output") return `used ${whole(uses)} ${uses === 1 ? "time" : "times"}`;
+  return `made of ${whole(uses)} ${problem.op === "conv2d" ? "products" : "pixels"}`;
+}
+
 function pickSentences(panel, pick, met) {
   const { nest, problem, setting, levels } = panel;
   const from = nest.buffers.find((one) => one.name === pick.name);
@@ -31,7 +36,7 @@ function pickSentences(panel, pick, met) {
     ` [${pick.indices.join(", ")}] at `,
     el("code", { text: hex(addressOf(from, pick.indices)) }),
     ", ",
-    el("strong", { class: "uses", text: `used ${whole(met.uses)} ${met.uses === 1 ? "time" : "times"}` }),
+    el("strong", { class: "uses", text: usesText(problem, pick.name, met.uses) }),
     ".",
   );
   const lines = (name) => {
