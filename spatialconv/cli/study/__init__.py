@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from . import check, count, equivariance, field, page, record, reuse, roofline, sweep, trace, warp
+from . import check, count, equivariance, field, lesson, page, record, reuse, roofline, sweep, trace, warp
 
 HELP = """See how weight sharing becomes memory access, and what a convolutional network can and cannot see.
 
@@ -18,6 +18,7 @@ app.command(help=check.HELP)(check.check)
 app.command(help=count.HELP)(count.count)
 app.command(help=equivariance.HELP)(equivariance.equivariance)
 app.command(help=field.HELP)(field.field)
+app.command(help=lesson.HELP)(lesson.lesson)
 app.command(help=page.HELP)(page.page)
 app.command(help=record.HELP)(record.record)
 app.command(help=reuse.HELP)(reuse.reuse)
