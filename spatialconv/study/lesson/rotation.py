@@ -63,9 +63,9 @@ def _run(lab: Lab) -> Measurement:
     known = split.train, split.train_labels, lab.seed
     plain = lambda: conv_global((12, 20, 20), "zeros")  # noqa: E731 - a name for the two that train it
     models = {
-        "trained upright": fit(plain, *known, epochs=6),
-        "trained with turns": fit(plain, *known, epochs=10, change=_some_turn),
-        "p4, trained upright": fit(_p4, *known, epochs=6),
+        "trained upright": fit(plain, *known, epochs=5),
+        "trained with turns": fit(plain, *known, epochs=8, change=_some_turn),
+        "p4, trained upright": fit(_p4, *known, epochs=5),
     }
     told = {
         label: [accuracy(model, turned(split.test, quarters), split.test_labels) for quarters in TURNS]

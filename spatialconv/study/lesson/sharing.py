@@ -16,7 +16,7 @@ from .lab import Lab
 from .training import accuracy, fit, parameters
 
 _SIZE = (SIDE, 2 * SIDE)
-_WIDTHS = (10, 20)
+_WIDTHS = (8, 20)
 _SEEN = "untied: accuracy where digits were seen"
 _NEW = "untied: accuracy where none was seen"
 _TIED = "tied: accuracy lost where none was seen"
@@ -50,7 +50,7 @@ def _placed(images: Tensor, right: bool) -> Tensor:
 def _run(lab: Lab) -> Measurement:
     split = lab.pictures
     models = {
-        label: fit(build, _placed(split.train, False), split.train_labels, lab.seed, epochs=8)
+        label: fit(build, _placed(split.train, False), split.train_labels, lab.seed, epochs=6)
         for label, build in (("one filter for all places", _tied), ("a filter for each place", _untied))
     }
     told = {
