@@ -2,83 +2,94 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
-from ...problem import Conv2dProblem
+from ..cache import parse
+from ..counting import count, ways
 from ..nests import named
 from ..shape import read
+from ..trace import trace
 from . import drawing
 from .experiment import Experiment, Measurement, equal
 from .lab import Lab
 
-SHAPE = "1x2x10x10 k=8 3x3"
-_LINE = 64
-_WAYS = ("nchw", "untied", "dense")
-_LABELS = {"nchw": "shared filters", "untied": "a filter for each place", "dense": "full connections"}
+SHAPE = "1x16x32x32 k=32 3x3 s1 p1"
+# A last level that holds all of it, so that what misses there is what has to come from memory at least once.
+CACHE = "48K/12/64,32M/16/64"
+_LABELS = {"tied": "shared filters", "untied": "a filter for each place", "dense": "full connections"}
+_NESTS = {"tied": "nchw", "untied": "untied"}
 _ACCESSES = "loads and stores without sharing, in those with it"
-_LINES = "cache lines of weights without sharing, in those with it"
-_POSITIONS = "positions of the output"
-_LOADS = "loads of weights with full connections, in those of shared filters"
-
-
-def _touched(problem: Conv2dProblem, way: str) -> tuple[Counter[str], Counter[str]]:
-    """Of every buffer: loads and stores, and cache lines that they meet, from the addresses of the nest in order."""
-    accesses: Counter[str] = Counter()
-    lines: set[tuple[str, int]] = set()
-    for buffer, address, _ in named(problem, way).addresses():
-        accesses[buffer] += 1
-        lines.add((buffer, address // _LINE))
-    return accesses, Counter(buffer for buffer, _ in lines)
+_MISSES = "cache lines from memory without sharing, in those with it"
+_SHARED = "operations for each byte, with sharing"
+_UNSHARED = "operations for each byte, without sharing"
+_LOCAL = "multiplications with full connections, in those of windows"
 
 
 def _run(lab: Lab) -> Measurement:
     problem = read(SHAPE)
-    accesses, lines = {}, {}
-    for way in _WAYS:
-        accesses[way], lines[way] = _touched(problem, way)
-    total = {way: sum(counts.values()) for way, counts in accesses.items()}
+    counted = {way.name: way for way in ways(count(problem)) if way.name in _LABELS}
+    traced = {way: trace(named(problem, nest), parse(CACHE)) for way, nest in _NESTS.items()}
+    accesses = {way: sum(found.accesses.values()) for way, found in traced.items()}
+    misses = {way: found.total("L2") for way, found in traced.items()}
     return Measurement(
         {
-            _ACCESSES: total["untied"] / total["nchw"],
-            _LINES: lines["untied"]["weight"] / lines["nchw"]["weight"],
-            _POSITIONS: problem.oh * problem.ow,
-            _LOADS: accesses["dense"]["weight"] / accesses["nchw"]["weight"],
+            _ACCESSES: accesses["untied"] / accesses["tied"],
+            _MISSES: misses["untied"] / misses["tied"],
+            _SHARED: counted["tied"].intensity,
+            _UNSHARED: counted["untied"].intensity,
+            _LOCAL: counted["dense"].macs / counted["tied"].macs,
         },
         {
-            "accesses": {_LABELS[way]: total[way] for way in _WAYS},
-            "lines": {_LABELS[way]: sum(lines[way].values()) for way in _WAYS},
+            "multiplications": {label: counted[way].macs for way, label in _LABELS.items()},
+            "bytes": {label: counted[way].bytes for way, label in _LABELS.items()},
+            "loads and stores": accesses,
+            "lines": misses,
         },
     )
 
 
 def _draw(measured: Sequence[Measurement]):
-    figure = drawing.figure(f"Scalar loops of {SHAPE}, three ways", 9.0, 3.2)
+    figure = drawing.figure(f"{SHAPE}, three ways", 9.0, 3.2)
+    shown = measured[0].series
     left, right = figure.subplots(1, 2, sharey=True)
-    for axes, name, label in ((left, "accesses", "loads and stores"), (right, "lines", "cache lines fetched")):
-        drawing.dots(axes, {label: [value] for label, value in measured[0].series[name].items()})
+    for axes, name, ticks, label in (
+        (left, "multiplications", (1e6, 1e7, 1e8, 1e9), "multiplications"),
+        (right, "bytes", (1e5, 1e6, 1e7, 1e8, 1e9, 1e10), "bytes moved, each once"),
+    ):
+        drawing.dots(axes, {way: [value] for way, value in shown[name].items()})
         axes.set_xscale("log")
-        axes.margins(x=0.2)
-        axes.set_xticks([1e2, 1e3, 1e4, 1e5] if name == "lines" else [1e4, 1e5, 1e6])
+        axes.set_xticks(ticks)
         axes.set_xticks([], minor=True)
+        axes.set_xlim(ticks[0], ticks[-1] * 2)
         axes.set_xlabel(label)
     return figure
 
 
+# Along an axis of 32 with a padding of 1, windows of 3 meet 94 pixels. 16 channels and 32 filters.
+_MACS = 16 * 32 * 94**2
+_INPUT, _OUTPUT, _FILTERS = 4 * 16 * 32**2, 4 * 32 * 32**2, 4 * 16 * 32 * 9
+
 EXPERIMENT = Experiment(
     name="cost",
     claim="Weight sharing makes convolutions computationally efficient.",
-    done=f"The addresses of the same layer ({SHAPE}) computed in scalar loops with shared filters, with a filter for "
-    "each place, and with full connections; lines of 64 bytes, each counted once.",
-    # 144 weights are 9 lines, and there are 64 positions. A window holds 18 of the 200 pixels of all channels.
-    expectations=(equal(_ACCESSES, 1.0), equal(_LINES, 64.0), equal(_POSITIONS, 64), equal(_LOADS, 200 / 18)),
+    done=f"One layer ({SHAPE}) in scalar loops with shared filters and with a filter for each place, traced through a "
+    f"cache of {CACHE}; counts beside full connections.",
+    # All of these follow from the shape. Lines are of 64 bytes; untied weights meet padding too, but on lines that are
+    # fetched for their neighbours.
+    expectations=(
+        equal(_ACCESSES, 1.0),
+        equal(_MISSES, (_INPUT + _OUTPUT + 32**2 * _FILTERS) / (_INPUT + _OUTPUT + _FILTERS)),
+        equal(_SHARED, 2 * _MACS / (_INPUT + _OUTPUT + _FILTERS)),
+        equal(_UNSHARED, 2 * _MACS / (_INPUT + _OUTPUT + 4 * _MACS)),
+        equal(_LOCAL, (16 * 32**2) * (32 * 32**2) / _MACS),
+    ),
     verdict="wrong as told",
     telling="That is two facts in one. Without sharing the layer makes exactly as many multiplications, loads and "
-    "stores; what sharing saves is the weights' memory, by the number of positions. What saves arithmetic is the "
-    "small window, against full connections. In fast kernels sharing also lets a weight stay in a register; lines "
-    "are not seconds.",
+    "stores; what sharing saves is bytes, which is what makes the layer bound by arithmetic and not by memory. What "
+    "saves arithmetic is the small window, against full connections. In fast kernels sharing also lets a weight stay "
+    "in a register, and lines are not seconds.",
     run=_run,
     draw=_draw,
-    reading="Left, sharing changes nothing and locality much; right, each of them saves its share. Axes are "
+    reading="Left, sharing changes nothing and the window much; right, each of them saves its share; axes are "
     "logarithmic.",
 )
