@@ -220,15 +220,15 @@ def test_the_inner_loops_load_what_the_blocking_says() -> None:
 
 def bodies(code: str):
     """The innermost loops that multiply pairs."""
-    lines = [re.match(r" +([0-9a-f]+):\t(.*)", line) for line in code.splitlines()]
-    lines = [(int(found[1], 16), found[2]) for found in lines if found]
+    lines = code.splitlines()
+    near = {place for hit, line in enumerate(lines) if "dpbf16ps" in line for place in range(hit - 100, hit + 100)}
+    found = [re.match(r" +([0-9a-f]+):\t(.*)", lines[place]) for place in sorted(near) if 0 <= place < len(lines)]
+    lines = [(int(line[1], 16), line[2]) for line in found if line]
     places = {address: number for number, (address, _) in enumerate(lines)}
     for number, (_, text) in enumerate(lines):
         jump = re.match(r"j\w+ +([0-9a-f]+)", text)
-        first = places.get(int(jump[1], 16)) if jump else None
-        if first is None or not 0 < number - first < 400:
-            continue
+        first = places.get(int(jump[1], 16), number) if jump else number
         body = [line for _, line in lines[first : number + 1]]
         inner = any(re.match(r"j\w+ ", line) for line in body[:-1])
-        if not inner and any("dpbf16ps" in line for line in body):
+        if body and not inner and any("dpbf16ps" in line for line in body[:-1]):
             yield "\n".join(body)
