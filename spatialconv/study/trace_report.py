@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from .cache import Level
 from .crowding import crowding, stretch
@@ -11,6 +12,9 @@ from .report import Report, Table
 from .shape import short
 from .tally import tally
 from .trace import KINDS, Trace
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _READ_AS = (
     "Misses are not seconds: processors hide many behind other work and the next level, and run vector code that "
@@ -53,7 +57,7 @@ def _data(one: Trace) -> dict[str, object]:
     window = one.window
     return {
         "nest": one.nest.name,
-        "order": pseudocode(one.nest).splitlines(),
+        "code": pseudocode(one.nest).splitlines(),
         "accesses": one.accesses,
         "misses": {name: {buffer: one.misses[buffer, name] for buffer in one.accesses} for name in names},
         "kinds": {
@@ -105,7 +109,7 @@ def _sampled(one: Trace) -> list[str]:
     ]
 
 
-def _crowd_notes(one: Trace, crowd) -> list[str]:
+def _crowd_notes(one: Trace, crowd: np.ndarray) -> list[str]:
     """What the busiest set is asked to hold at once, and where over the run misses gather."""
     level, name = one.levels[0], one.nest.name
     lines = crowd.sum(0)
