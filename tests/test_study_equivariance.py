@@ -160,6 +160,7 @@ def test_the_model_is_left_as_it_was():
     model = nn.Sequential(conv("zeros"), nn.BatchNorm2d(4), nn.ReLU(inplace=True)).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     equivariance_report.report(model, (1, 3, 9, 9), ("shift", "flip"))
+    judge(model, torch.zeros(1, 3, 9, 9), "flip")
     assert model.training and model[1].training and not any(one._forward_hooks for one in model.modules())
     assert all(torch.equal(value, before[name]) and value.dtype == before[name].dtype for name, value in
                model.state_dict().items())  # fmt: skip

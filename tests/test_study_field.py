@@ -39,6 +39,8 @@ def test_a_dilated_filter_starts_where_its_first_tap_is():
     chain = last(nn.Sequential(nn.Conv2d(1, 1, 3), nn.MaxPool2d(2), nn.Conv2d(1, 1, 3, dilation=2)))
     assert (chain.size, chain.jump, chain.start, chain.holes) == ((12, 12), (2, 2), (0, 0), 0)
     assert chain.centre() == (5.5, 5.5)
+    strided = last(nn.Sequential(nn.Conv2d(1, 1, 3, 2, padding=1), nn.Conv2d(1, 1, 3, padding=(1, 2))))
+    assert (strided.size, strided.jump, strided.start) == ((7, 7), (2, 2), (-3, -5))
     assert last(nn.Conv2d(1, 1, (3, 5), stride=(1, 3), padding=(1, 2), dilation=(1, 2))).start == (-1, -2)
 
 
@@ -81,6 +83,19 @@ def test_formula_and_gradient_see_the_same_pixels(model, where):
         sizes = model.eval()(torch.zeros(1, 2, SIDE, SIDE)).shape[2:]
     place = tuple(int(part * size) for part, size in zip(where, sizes, strict=True))
     assert differing(model, 2, place) == 0
+    found = last(model)
+    top, left = (jump * at + start for jump, at, start in zip(found.jump, place, found.start, strict=True))
+    if top >= 0 and left >= 0 and top + found.size[0] <= SIDE and left + found.size[1] <= SIDE:
+        expected = np.zeros((SIDE, SIDE), bool)
+        expected[top : top + found.size[0], left : left + found.size[1]] = found.mask
+        assert np.array_equal(field.seen(model, torch.zeros(1, 2, SIDE, SIDE), place), expected)
+
+
+def test_a_path_through_padding_shows_no_pixel():
+    """The second layer's first output reads places -1, padding, and 1, which sees the pixels 1 and 2."""
+    model = nn.Sequential(nn.Conv2d(2, 2, (1, 2)), nn.Conv2d(2, 2, (1, 2), padding=(0, 1), dilation=(1, 2))).eval()
+    assert np.flatnonzero(field.seen(model, torch.zeros(1, 2, 4, 9), (0, 0))[0]).tolist() == [1, 2]
+    assert differing(model, 2, (0, 0)) == 0
 
 
 class Branches(nn.Module):
@@ -134,7 +149,23 @@ def test_what_no_formula_is_for_is_said_and_the_gradient_still_sees():
 
 def test_the_whole_picture_is_seen_through_a_global_pooling():
     model = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(4, 3))
-    assert last(model).everything and differing(model, 2) == 0
+    for whole in (model, model[:2]):
+        assert last(whole).everything and differing(whole, 2) == 0
+
+
+def test_sums_over_the_picture_are_told_from_sums_over_channels():
+    class Mean(nn.Module):
+        def __init__(self, dims: tuple[int, ...]) -> None:
+            super().__init__()
+            self.conv, self.dims = nn.Conv2d(2, 3, 3), dims
+
+        def forward(self, x):
+            return self.conv(x).mean(self.dims, keepdim=True)
+
+    assert last(Mean((2, 3))).everything and differing(Mean((2, 3)), 2) == 0
+    assert last(Mean((1,))).size == (3, 3) and differing(Mean((1,)), 2) == 0
+    with pytest.raises(ValueError, match="dim"):
+        last(Mean((0,)))
 
 
 class Lying(nn.Conv2d):
