@@ -1,7 +1,8 @@
 """The loads of plain convolution kernels: ``TRITON_INTERPRET=1 python plain_kernels.py``.
 
 Lanes are 32 neighbouring outputs ('pixel') or 32 input channels at one output ('c'). Prints, as JSON by layout and
-lanes, the byte offsets of the input that every request asks for, and whether the kernel's result is right.
+lanes, the byte offsets of the input that every request asks for, those of the output that are stored, and whether the
+kernel's result is right.
 """
 
 from __future__ import annotations
@@ -63,7 +64,9 @@ def requests(channels_last: bool, lanes: str) -> dict[str, object]:
     with interpreter.recorded() as accesses:
         kernel[(programs,)](laid, w, y, C, side, channels_last)
     loads = [access for access in accesses if access.what == "load" and access.tensor == 1]
+    stores = [access for access in accesses if access.what == "store"]
     return {
+        "stored": sorted(place for store in stores for place in store.offsets[store.mask].tolist()),
         "right": torch.allclose(y, torch.nn.functional.conv2d(x, w, padding=1), atol=1e-4),
         "requests": [sorted(load.offsets[load.mask].tolist()) for load in loads],
     }

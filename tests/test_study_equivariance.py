@@ -92,6 +92,18 @@ def test_what_no_layer_does_is_laid_to_the_model():
     assert "between or after" in report.notes[0]
 
 
+class Ramp(nn.Module):
+    """Adds in place where each place is."""
+
+    def forward(self, x):
+        return x.add_(torch.arange(x.shape[3]))
+
+
+def test_a_layer_is_not_blamed_for_what_a_later_one_writes_into_its_map():
+    found = judged(nn.Sequential(conv("circular"), Ramp()), "shift")
+    assert found[0].verdict == "exact" and first_worse(found).kind == "Ramp"
+
+
 def isotropic(layer: nn.Conv2d) -> nn.Conv2d:
     """The layer in float64, with filters that are their own turns and mirror images."""
     layer = layer.double()

@@ -51,7 +51,7 @@ def test_dots_are_operations_a_byte_and_a_second(file):
 
 
 def test_a_file_without_such_rows_is_refused(file, tmp_path):
-    with pytest.raises(ValueError, match="bf16"):
+    with pytest.raises(ValueError, match="measured convolutions of bf16"):
         dots.read(file, "bf16")
     with pytest.raises(ValueError, match="peak of f64"):
         dots.read(file, "f64")

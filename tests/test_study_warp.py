@@ -153,6 +153,7 @@ def test_a_plain_kernels_pointers_are_the_models(plain, arrangement, lane, secto
     answer = plain[f"{arrangement} {lane}"]
     assert answer["right"]
     side = 16 if lane == "pixel" else 5
+    assert answer["stored"] == list(range(0, 4 * side * side, 4))
     pattern = warp.Pattern(shape.read(f"1x8x{side}x{side} k=1 3x3 p1"), "input", arrangement, lane)
     assert sorted(answer["requests"]) == expected_requests(pattern)
     assert warp_counts.of_pattern(pattern).sectors_a_request == pytest.approx(sectors, abs=0.005)
