@@ -44,6 +44,15 @@ def test_a_dilated_filter_starts_where_its_first_tap_is():
     assert last(nn.Conv2d(1, 1, (3, 5), stride=(1, 3), padding=(1, 2), dilation=(1, 2))).start == (-1, -2)
 
 
+def test_a_published_network():
+    """VGG-16's last pooling: field 212, stride 32, padding 90 in the table of Araujo, Norris and Sim, 2019."""
+    layers: list[nn.Module] = []
+    for convolutions in (2, 2, 3, 3, 3):
+        layers += [nn.Conv2d(1, 1, 3, padding=1) for _ in range(convolutions)] + [nn.MaxPool2d(2)]
+    found = last(nn.Sequential(*layers))
+    assert (found.size, found.jump, found.start) == ((212, 212), (32, 32), (-90, -90))
+
+
 def test_dilations_of_powers_of_two_leave_no_holes_and_equal_ones_do():
     grown = nn.Sequential(*[nn.Conv2d(1, 1, 3, dilation=d) for d in (1, 2, 4)])
     equal = nn.Sequential(*[nn.Conv2d(1, 1, 3, dilation=2) for _ in range(3)])
