@@ -245,7 +245,9 @@ class Local {
         sum[r][1] = fma(grad, high, sum[r][1]);
       }
     }
-    for (int64_t r = 0; r < smaller(kRows, filters_ - f); ++r) {
+    // Rows that the compiler can count, for sums that are addressed by a variable lie in memory.
+    SC_UNROLL for (int r = 0; r < kRows; ++r) {
+      if (f + r >= filters_) break;
       Storage* row = w + (f + r) * taps_ + k;
       if (k + 2 * lanes <= taps_) {
         store(row, sum[r][0]);
