@@ -91,16 +91,23 @@ def test_tables_show_what_python_counted(visit, written):
                 assert shown[name] == row, (one["title"], name)
 
 
-def test_a_wrong_count_of_pythons_would_be_shown(browser, written, tmp_path):
-    wrong = tmp_path / "wrong.html"
-    text = written[0].read_text()
-    python = json.dumps(written[1][0]["python"]["accesses"], separators=(",", ":"))
-    assert python in text
-    changed = {name: count + 1 for name, count in written[1][0]["python"]["accesses"].items()}
-    wrong.write_text(text.replace(python, json.dumps(changed, separators=(",", ":")), 1))
+@pytest.mark.parametrize("part", ["accesses", "conflict"])
+def test_a_wrong_count_of_pythons_would_be_shown(browser, written, tmp_path, part):
+    def data(counts: dict[str, int]) -> str:
+        return json.dumps(counts, separators=(",", ":"))
+
+    python = written[1][0]["python"]
+    right = python["accesses"] if part == "accesses" else python["levels"][-1][part]
+    text, wrong = written[0].read_text(encoding="utf-8"), tmp_path / "wrong.html"
+    assert data(right) in text
+    wrong.write_text(text.replace(data(right), data({name: count + 1 for name, count in right.items()}), 1))
     with Visit(browser, wrong) as page:
         counted(page)
         assert "different" in page.inner_text("[data-panel=a] .state")
+        page.click("#tab-check")
+        page.click("text=Count all of them here")
+        page.wait_for_selector("#check [role=status][data-equal]", timeout=60_000)
+        assert f"1 of {len(SHOWN)} examples differ" in page.inner_text("#check [role=status]")
 
 
 def test_a_click_says_who_uses_an_element(visit):
@@ -224,16 +231,16 @@ def test_wrong_input_is_answered_with_a_sentence(visit):
     with visit() as page:
         page.fill("#shape", "1x2x6x6 k=2 9x9")
         page.keyboard.press("Enter")
-        assert "does not fit" in page.inner_text("#shape-error")
+        assert page.is_visible("#shape-error") and "does not fit" in page.inner_text("#shape-error")
         page.fill("#shape", "1x2x6x6 k=2 3x3 p1")
         page.keyboard.press("Enter")
         assert page.is_hidden("#shape-error")
         page.get_by_label("bytes of a line").fill("48")
         page.keyboard.press("Tab")
-        assert "power of two" in page.inner_text("#caches .error")
+        assert page.is_visible("#caches .error") and "power of two" in page.inner_text("#caches .error")
 
 
-FOCUSABLE = "button, input, select, summary, canvas[tabindex], [tabindex='0']"
+FOCUSABLE = "button, input, select, summary, canvas[role=application], .scroll, .code"
 
 
 @pytest.mark.parametrize("view", ["walk", "field", "shift", "warp", "check"])
@@ -243,7 +250,7 @@ def test_tab_reaches_every_control_and_each_has_a_name(visit, view):
             counted(page)
         wanted = page.evaluate(
             """(selector) => [...document.querySelectorAll(selector)].filter((one) => one.checkVisibility() &&
-                !one.disabled && one.tabIndex >= 0 && !(one.type === "radio" && !one.checked))
+                !one.disabled && !(one.type === "radio" && !one.checked) && one.ariaSelected !== "false")
                 .map((one, number) => (one.dataset.reach = number)).length""",
             FOCUSABLE,
         )
@@ -274,27 +281,40 @@ def test_arrow_keys_move_in_a_map_and_enter_chooses(visit):
         assert page.inner_text("[data-panel=a] .pick .uses") == "used 18 times"
 
 
-def colours(page, selector: str) -> int:
-    """How many different colours a canvas shows."""
-    return page.evaluate(
-        """(selector) => { const one = document.querySelector(selector);
-            const { data } = one.getContext("2d").getImageData(0, 0, one.width, one.height);
-            return new Set(new Uint32Array(data.buffer)).size; }""",
-        selector,
+def painted(page, selector: str) -> set[str]:
+    """The names of the style sheet's colours that fill at least 20 pixels of a canvas."""
+    return set(
+        page.evaluate(
+            """(selector) => {
+                const one = document.querySelector(selector);
+                const { data } = one.getContext("2d").getImageData(0, 0, one.width, one.height);
+                const counts = new Map();
+                for (const pixel of new Uint32Array(data.buffer)) counts.set(pixel, (counts.get(pixel) ?? 0) + 1);
+                const names = ["empty", "bar", "ink", ...["input", "weight", "output"].flatMap((name) =>
+                    [name, `${name}-soft`, `${name}-faint`])];
+                return names.filter((name) => {
+                    const [red, green, blue] = colour(name).slice(1).match(/../g).map((byte) => parseInt(byte, 16));
+                    return (counts.get(((255 << 24) | (blue << 16) | (green << 8) | red) >>> 0) ?? 0) >= 20;
+                });
+            }""",
+            selector,
+        )
     )
 
 
-def test_no_canvas_is_blank(visit):
-    with visit() as page:
+def test_every_canvas_shows_its_tensors(visit):
+    with visit("#pick=output:0-0-1-1") as page:
         counted(page)
+        assert painted(page, "canvas.cache") == {"empty"}, "nothing touched yet"
+        assert painted(page, "canvas[data-map=input]") == {"input", "input-faint"}, "a window chosen, no line there"
         page.evaluate("for (let n = 0; n < 900; n++) app.panels.a.walk.step(); app.panels.a.draw()")
-        for name in ("cache", "map[data-map=input]", "map[data-map=weight]", "map[data-map=output]", "bars"):
-            # The output's map is all one colour until something of it is touched.
-            assert colours(page, f"[data-panel=a] canvas.{name}") >= (2 if "output" in name or name == "bars" else 3), (
-                name
-            )
+        assert painted(page, "canvas.cache") >= {"input", "weight"}
+        assert painted(page, "canvas[data-map=input]") == {"input", "input-soft", "input-faint"}
+        assert painted(page, "canvas[data-map=weight]") >= {"weight", "weight-soft", "ink"}, "the weight touched last"
+        assert painted(page, "canvas[data-map=output]") >= {"output", "output-faint"}
+        assert painted(page, "canvas.bars") == {"bar"}
         page.click("#tab-warp")
-        assert colours(page, "canvas.warp") >= 3
+        assert painted(page, "canvas.warp") == {"empty", "input"}
 
 
 def test_the_sections_answer_their_sliders(visit):
