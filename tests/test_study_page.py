@@ -360,6 +360,7 @@ def test_quiet_motion_still_plays_but_moves_nothing_else(visit):
 def test_a_large_layer_is_sampled_and_says_so(visit):
     with visit("#shape=1x64x56x56+k=64+3x3+p1&a=tied.nchw..&cache=L1:64x12x64") as page:
         counted(page)
+        assert "L1 misses, of those counted" in page.inner_text("[data-panel=a] .facts")
         text = page.inner_text("[data-panel=a] .warning")
         assert "the first 20,000,000 of 225,939,456 accesses (8.9 %)" in text
 

@@ -35,11 +35,12 @@ function costsOf(problem, setting, nest, result) {
   const last = result.levels.at(-1);
   const moved = total(last.misses) * last.line;
   const weight = nest.buffers.find((one) => one.name === "weight");
+  const part = result.sampled ? ", of those counted" : "";
   const costs = [
     ["products with real pixels", products, whole(products)],
     ["accesses", result.total, whole(result.total)],
-    [`${result.levels[0].name} misses`, total(result.levels[0].misses), whole(total(result.levels[0].misses))],
-    ["bytes from memory", moved, bytes(moved)],
+    [`${result.levels[0].name} misses${part}`, total(result.levels[0].misses), whole(total(result.levels[0].misses))],
+    [`bytes from memory${part}`, moved, bytes(moved)],
   ];
   if (weight) {
     const held = weight.shape.reduce((product, one) => product * one, weight.itemsize);
