@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ...dispatch import backends, use_backend
 from ..report import Picture, Report, Table
-from .experiment import NOT_REPRODUCED, Experiment, Judged, Measurement, Result
+from .experiment import NOT_REPRODUCED, Experiment, Judged, Result
 from .lab import Lab
 from .registry import EXPERIMENTS
 
@@ -42,34 +42,24 @@ def recorded() -> dict[str, dict[str, list[float]]]:
     return json.loads(RECORD.read_text())["figures"]
 
 
-def measure(
+def run(
     experiments: Iterable[Experiment],
     seeds: Sequence[int],
     backend: str | None = None,
     told: Callable[[str], None] = lambda name: None,
-) -> dict[str, tuple[tuple[Measurement, ...], float]]:
-    """For each experiment its measurements, one for each seed, and the seconds that they took together. Where several
-    experiments question one network, the first of them trains it. ``told`` hears the name of what begins."""
+) -> list[Result]:
+    """Each experiment run with every seed, and ready to be judged. Where several question one network, the first of
+    them trains it, and its seconds count there. ``told`` hears the name of what begins."""
     labs = [Lab(seed) for seed in seeds]
-    found = {}
+    results = []
     with use_backend(backend) if backend else nullcontext():
         for experiment in experiments:
             told(experiment.name)
             start = time.perf_counter()
-            measurements = tuple(experiment.run(lab) for lab in labs)
-            found[experiment.name] = measurements, time.perf_counter() - start
-    return found
-
-
-def run(
-    experiments: Sequence[Experiment],
-    seeds: Sequence[int],
-    backend: str | None = None,
-    told: Callable[[str], None] = lambda name: None,
-) -> list[Result]:
-    """Each experiment run with every seed and ready to be judged."""
-    found = measure(experiments, seeds, backend, told)
-    return [Result(one, found[one.name][0], recorded().get(one.name, {}), found[one.name][1]) for one in experiments]
+            measured = tuple(experiment.run(lab) for lab in labs)
+            seconds = time.perf_counter() - start
+            results.append(Result(experiment, measured, recorded().get(experiment.name, {}), seconds))
+    return results
 
 
 def report(results: Sequence[Result], seeds: Sequence[int], backend: str | None) -> Report:
