@@ -17,6 +17,7 @@ from .training import fit, ridge, seeded
 _BUDGETS = (2, 5, 10, 20)
 _FEW = 5
 _TRIES = 5
+_RANDOM_NETWORKS = 3
 _DEEP = f"accuracy from {_FEW} examples each, third layer: learned on other digits less random"
 _MORE = "what that exceeds the same gain of the first layer by"
 _CHANCE = "accuracy from the learned third layer"
@@ -50,16 +51,18 @@ def _run(lab: Lab) -> Measurement:
     images, labels = _of(split.train, split.train_labels, 0)
     learned = fit(lambda: conv_global(classes=5), images, labels, lab.seed, epochs=6)
     with seeded(lab.seed + 1):
-        unlearned = conv_global(classes=5)
+        # One random network is much like another, but no more than that: a mean of several.
+        unlearned = [conv_global(classes=5) for _ in range(_RANDOM_NETWORKS)]
     known, known_labels = _of(split.train, split.train_labels, 5)
     asked, answers = _of(split.test, split.test_labels, 5)
     told = {}
-    for label, model in (("learned on digits 0 to 4", learned), ("random", unlearned)):
+    for label, models in (("learned on digits 0 to 4", [learned]), ("random", unlearned)):
         for layer in (0, 2):
-            seen, tested = _read(model, layer, known), _read(model, layer, asked)
-            told[f"layer {layer + 1}, {label}"] = [
-                _accuracy(seen, known_labels, tested, answers, budget, lab.seed) for budget in _BUDGETS
-            ]
+            rows = []
+            for model in models:
+                seen, tested = _read(model, layer, known), _read(model, layer, asked)
+                rows.append([_accuracy(seen, known_labels, tested, answers, budget, lab.seed) for budget in _BUDGETS])
+            told[f"layer {layer + 1}, {label}"] = [sum(column) / len(column) for column in zip(*rows, strict=True)]
     few = {label: row[_BUDGETS.index(_FEW)] for label, row in told.items()}
     gains = [few[f"layer {layer}, learned on digits 0 to 4"] - few[f"layer {layer}, random"] for layer in (1, 3)]
     return Measurement(
