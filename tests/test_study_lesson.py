@@ -18,7 +18,7 @@ pytest.importorskip("sklearn", reason="the lesson's pictures are scikit-learn's 
 import spatialconv.cli.study.lesson  # noqa: E402
 from spatialconv.cli import app  # noqa: E402
 from spatialconv.dispatch import backends  # noqa: E402
-from spatialconv.study.lesson import digits, record, run, training  # noqa: E402
+from spatialconv.study.lesson import digits, networks, record, run, training  # noqa: E402
 from spatialconv.study.lesson.experiment import (  # noqa: E402
     NOT_REPRODUCED,
     Measurement,
@@ -208,6 +208,14 @@ def test_random_numbers_go_on_as_before():
     with training.seeded(7):
         torch.rand(5)
     assert torch.equal(torch.cat((first, torch.rand(1))), wanted)
+
+
+def test_a_network_is_trained_where_no_derivatives_are_taken():
+    split = digits.load(1)
+    with torch.no_grad():
+        model = training.fit(lambda: networks.mlp(64), split.train, split.train_labels, 1, epochs=2)
+    assert not model.training and training.accuracy(model, split.test, split.test_labels) > 0.5
+    assert training.parameters(model) == 64 * 64 + 64 + 64 * 10 + 10
 
 
 def test_a_ridge_reader_tells_what_a_line_divides():

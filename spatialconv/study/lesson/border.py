@@ -85,8 +85,8 @@ EXPERIMENT = Experiment(
     name="border",
     claim="Since its filters are the same everywhere, a convolutional network does not know where in the picture it "
     "is.",
-    done=f"{_DEPTH} layers answer a constant picture; three layers and a global maximum learn to tell a bright pixel "
-    "near the left border from one near the right border.",
+    done=f"A stack of {_DEPTH} layers answers a constant picture; three layers and a global maximum learn to tell a "
+    "bright pixel near the left border from one near the right border.",
     # 8 of 16 rows and columns are farther than 4 layers from a border.
     expectations=(equal(_ZEROS, 1 - (8 / 16) ** 2), equal(_CIRCULAR, 0.0), above(_TELLS, 0.5), equal(_GUESSES, 0.5)),
     verdict="wrong as told",

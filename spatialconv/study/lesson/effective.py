@@ -64,7 +64,7 @@ def _draw(measured: Sequence[Measurement]):
     places = figure.subplots(1, len(_DEPTHS))
     for axes, depth, energy, share in zip(places, _DEPTHS, measured[0].series["energy"], shares, strict=True):
         values = torch.tensor(energy)
-        shown = axes.imshow(values / values.max(), norm=LogNorm(1e-4, 1, clip=True), cmap="magma")
+        shown = axes.imshow((values / values.max()).numpy(), norm=LogNorm(1e-4, 1, clip=True), cmap="magma")
         edge = _SIDE // 2 - depth - 0.5
         axes.add_patch(Rectangle((edge, edge), 1 + 2 * depth, 1 + 2 * depth, fill=False, color="cyan"))
         axes.set_title(f"{depth} layers: 95 % of the energy in {share:.0%} of the window", fontsize=8)

@@ -59,7 +59,7 @@ def _draw(measured: Sequence[Measurement]):
     figure = drawing.figure(f"What one output sees through {_DEPTH} layers of 3x3", 5.4, 4.6)
     axes = figure.subplots()
     values = torch.tensor(measured[0].series["gradient"])
-    shown = axes.imshow(values.where(values > 0, torch.nan), norm=LogNorm(), cmap="viridis")
+    shown = axes.imshow(values.where(values > 0, torch.nan).numpy(), norm=LogNorm(), cmap="viridis")
     edge = _SIDE // 2 - _DEPTH - 0.5
     axes.add_patch(Rectangle((edge, edge), 2 * _DEPTH + 1, 2 * _DEPTH + 1, fill=False, color="red"))
     axes.set_xlabel("column")
