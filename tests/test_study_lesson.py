@@ -17,7 +17,7 @@ pytest.importorskip("sklearn", reason="the lesson's pictures are scikit-learn's 
 
 import spatialconv.cli.study.lesson  # noqa: E402
 from spatialconv.cli import app  # noqa: E402
-from spatialconv.dispatch import backends  # noqa: E402
+from spatialconv.dispatch import backends, requested  # noqa: E402
 from spatialconv.study.lesson import digits, networks, record, run, training  # noqa: E402
 from spatialconv.study.lesson.experiment import (  # noqa: E402
     NOT_REPRODUCED,
@@ -33,7 +33,7 @@ from spatialconv.study.lesson.registry import EXPERIMENTS  # noqa: E402
 
 # One worker runs them, for they share the networks of their lab.
 pytestmark = pytest.mark.xdist_group("lesson")
-DEAR = ("flattening", "sharing", "pooling", "rotation", "transfer")
+DEAR = ("flattening", "sharing", "shift", "pooling", "rotation", "transfer")
 # No training, or little; exact where the kernels are.
 ON_EVERY_BACKEND = ("sizes", "locality", "adaptation", "equivariance", "effective", "folding")
 # A dot of an interpreted kernel takes milliseconds.
@@ -92,8 +92,15 @@ def test_an_experiment_gives_what_was_expected(experiment, lab):
     assert drawn.tell() > 1000
 
 
-@pytest.mark.parametrize("backend", ["reference", "extension", "numba", "triton"])
-@pytest.mark.parametrize("name", ON_EVERY_BACKEND)
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [
+        # Numba compiles every kernel that a training and its two precisions need.
+        pytest.param(name, backend, marks=[pytest.mark.full] if (name, backend) == ("folding", "numba") else [])
+        for name in ON_EVERY_BACKEND
+        for backend in ("reference", "extension", "numba", "triton")
+    ],
+)
 def test_an_experiment_gives_the_same_on_every_backend(name, backend, lab):
     info = backends()[backend]
     if not info.available:
@@ -104,21 +111,18 @@ def test_an_experiment_gives_the_same_on_every_backend(name, backend, lab):
     assert outside(result) == []
 
 
-def test_the_backend_asked_for_is_the_one_that_runs(monkeypatch):
-    from spatialconv.backends.reference import BACKEND
-    from spatialconv.dispatch import forget_choices
+def test_the_backend_asked_for_is_in_force_while_an_experiment_runs():
+    asked = []
 
-    kernel = next(one for one in BACKEND.kernels if "conv2d" in one.ops)
-    right = kernel.functions["conv2d"]
-    monkeypatch.setitem(kernel.functions, "conv2d", lambda *operands: right(*operands)[..., :-1])
-    forget_choices()
-    try:
-        (wrong,) = run.run([named("sizes")], [SEED], "reference")
-        (untouched,) = run.run([named("sizes")], [SEED], "extension")
-    finally:
-        monkeypatch.undo()
-        forget_choices()
-    assert outside(wrong) and wrong.verdict == NOT_REPRODUCED and untouched.holds
+    def seen(lab):
+        asked.append(requested(None))
+        return named("sizes").run(lab)
+
+    spy = replace(named("sizes"), run=seen)
+    before = requested(None)
+    run.run([spy], [SEED], "reference")
+    run.run([spy], [SEED])
+    assert asked == ["reference", before] and requested(None) == before
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda one: one.name)

@@ -59,7 +59,7 @@ def _run(lab: Lab) -> Measurement:
     train, test = _marks(128, lab.seed), _marks(256, lab.seed + 1)
     told = {}
     for mode in differing:
-        model = fit(lambda mode=mode: conv_global((8, 8, 8), mode, classes=2), *train, lab.seed, 12)
+        model = fit(lambda mode=mode: conv_global((8, 8, 8), mode, classes=2), *train, lab.seed, 16, batch=16)
         told[mode] = accuracy(model, *test)
     return Measurement(
         {
