@@ -16,7 +16,8 @@ from spatialconv.problem import Conv2dProblem
 from spatialconv.study import nests
 from spatialconv.study.cache import Level
 from spatialconv.study.lru_judge import judge
-from spatialconv.study.nest import Nest, as_data
+from spatialconv.study.nest import Nest
+from spatialconv.study.nest_data import as_data
 from spatialconv.study.page.assemble import CORE, sources
 from spatialconv.study.page.examples import CAP, Example, level_data
 from spatialconv.study.shape import read, short
@@ -84,7 +85,7 @@ def test_the_pages_builder_makes_pythons_nests(script):
 
 
 def test_the_pages_pseudocode_is_pythons(script):
-    from spatialconv.study.nest import pseudocode
+    from spatialconv.study.nest_text import pseudocode
 
     pick = random.Random(8)
     examples = [example(pick) for _ in range(40)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from .cache import Level
 from .crowding import crowding, stretch
-from .nest import pseudocode
+from .nest_text import pseudocode
 from .report import Report, Table
 from .shape import short
 from .tally import tally

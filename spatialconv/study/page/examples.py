@@ -9,7 +9,8 @@ from ...problem import Conv2dProblem, Problem
 from .. import nests
 from ..cache import Level
 from ..lru_judge import judge
-from ..nest import Nest, as_data
+from ..nest import Nest
+from ..nest_data import as_data
 from ..shape import read, short
 from ..tally import tally
 from ..trace import trace
