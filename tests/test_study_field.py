@@ -213,6 +213,20 @@ def test_this_librarys_layers_see_what_the_formula_says(backend):
     assert differing(nn.Sequential(*layers), 2, (1, 1), 11) == 0
 
 
+OURS = spatialconv.nn
+BUILT = [
+    nn.Sequential(OURS.P4Conv2d(2, 3, 3, padding=1, lifting=True), nn.ReLU(), OURS.P4Conv2d(3, 2, 3), OURS.P4Pool2d()),
+    nn.Sequential(OURS.P4MConv2d(2, 2, 3, stride=2, lifting=True), OURS.P4MPool2d("avg")),
+    nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), OURS.BlurPool2d(4, 5, padding_mode="zeros"), nn.Conv2d(4, 1, 3)),
+    nn.Sequential(OURS.LocallyConnected2d(2, 3, 3, SIDE, padding=1, dilation=2, bias=False), nn.Conv2d(3, 1, 3)),
+]
+
+
+@pytest.mark.parametrize("model", BUILT, ids=["p4", "p4m", "blur", "untied"])
+def test_layers_that_torch_has_not_see_what_the_formula_says(model):
+    assert differing(model, 2) == 0
+
+
 def test_the_share_of_the_area_is_that_of_its_strongest_pixels():
     assert field_gradient.area_share(np.ones((10, 10)), 100) == 0.95
     point = np.zeros((10, 10))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..bench import suites
+from ..nn import LocallyConnected2d
 from ..problem import Conv2dProblem, Pool2dProblem
 from . import counting, shape
 
@@ -127,6 +128,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def _layer(name: str, module: nn.Module, inputs: tuple, output: object) -> LayerCounts:
     parameters = sum(parameter.numel() for parameter in module.parameters(recurse=False))
     kind = type(module).__name__
+    if isinstance(module, LocallyConnected2d):
+        return LayerCounts(name, kind, parameters, None, "an untied convolution: study count of its shape has its row")
     if not isinstance(module, _COUNTED):
         return LayerCounts(name, kind, parameters, None, "no convolution or pooling")
     first = inputs[0] if inputs else None

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from ..nn import BlurPool2d, P4Pool2d
 from ..nn.dataflow import traced
 from ..shapes import pair
 
@@ -107,7 +108,7 @@ def _reduced(node: fx.Node) -> Step:
 
 def of_layer(module: nn.Module) -> Step:
     """What an output of one layer reads. Raises ValueError for a layer that is not known."""
-    if isinstance(module, (*RISING_LAYERS, nn.BatchNorm2d)):
+    if isinstance(module, (*RISING_LAYERS, nn.BatchNorm2d, P4Pool2d)):
         return SAME
     if isinstance(module, (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)):
         if pair("field", "output_size", module.output_size) != (1, 1):
@@ -120,6 +121,9 @@ def of_layer(module: nn.Module) -> Step:
         stride = kernel if module.stride in (None, (), []) else pair("field", "stride", module.stride)
         dilation = pair("field", "dilation", getattr(module, "dilation", 1))
         return Window(kernel, stride, pair("field", "padding", module.padding), dilation)
+    if type(module) is BlurPool2d:
+        size = module.blur_size
+        return Window((size, size), (module.stride,) * 2, ((size - 1) // 2,) * 2, (1, 1))
     if _is_convolution(module):
         kernel, stride, dilation = (pair("field", name, getattr(module, name)) for name in _WINDOW[:3])
         padding = module.padding
