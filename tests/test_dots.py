@@ -200,6 +200,9 @@ def test_a_call_by_name_is_refused_with_the_reason(monkeypatch: pytest.MonkeyPat
     image, weight = torch.zeros(1, 3, 5, 6, dtype=torch.bfloat16), torch.zeros(4, 3, 3, 3, dtype=torch.bfloat16)
     with pytest.raises(errors.UnsupportedProblemError, match="needs amx_bf16 or avx512_bf16"):
         spatialconv.conv2d(image, weight, backend="extension:dots")
+    monkeypatch.setattr(dots, "offered", lambda: ("amx_bf16",))
+    told = dispatch.reasons_against("extension:dots", parse(PROBLEM), Context(isa="avx2"))
+    assert told == ("needs instructions of amx_bf16, which level avx2 of this build has not",)
 
 
 def test_the_inner_loops_load_what_the_blocking_says() -> None:

@@ -49,7 +49,7 @@ class DotsKernel(ConvKernel):
         if asked := settings.emulate_dots():
             return f"SPATIALCONV_EMULATE_DOTS={asked!r} is no instruction set, known: {', '.join(SETS)}"
         if found := offered():
-            return f"has no {found[0]} in level {context.isa} of this build, only in avx512"
+            return f"needs instructions of {found[0]}, which level {context.isa} of this build has not"
         return (
             f"needs {' or '.join(SETS)}, which this processor or this system lacks; "
             f"SPATIALCONV_EMULATE_DOTS={SETS[0]} runs a twin, slowly"
