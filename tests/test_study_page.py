@@ -197,6 +197,19 @@ def test_steps_go_line_by_line_and_count(visit):
         assert steps["levels"][0]["conflict"] == whole["levels"][0]["conflict"]
 
 
+def test_a_cache_of_one_set_has_no_conflicts_in_any_step(visit):
+    with visit("#cache=L1:1x4x16") as page:
+        counted(page)
+        kinds = page.evaluate(
+            """() => {
+                const [{ walk }, seen] = [app.panels.a, new Set()];
+                while (walk.step()) seen.add(walk.last.kind);
+                return [...seen].sort();
+            }"""
+        )
+        assert kinds == ["capacity", "first touch", "hit"]
+
+
 def test_two_nests_stand_side_by_side(visit):
     with visit() as page:
         page.check("#compare")
