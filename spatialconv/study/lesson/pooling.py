@@ -69,6 +69,7 @@ def _draw(measured: Sequence[Measurement]):
     axes = figure.subplots()
     drawing.curves(axes, SHIFTS, drawing.collect(measured, "accuracy"))
     axes.set_xticks(SHIFTS)
+    axes.set_ylim(0.5, 1.02)
     axes.set_xlabel("shift to the right, in pixels")
     axes.set_ylabel("accuracy on new digits")
     return figure
