@@ -241,7 +241,9 @@ FORM = re.compile(r"^spatialconv\.local_conv2d: [\w' ]+: expected .+, got .+", r
         ({"groups": 5}, "output channels divisible by groups=5", RuntimeError),
         ({"stride": 1.0}, "stride: expected an integer", TypeError),
     ],
-    ids=lambda value: None if isinstance(value, type) else str(value)[:40],
+    ids=lambda value: (
+        "-".join(value) if isinstance(value, dict) else value.__name__ if isinstance(value, type) else value
+    ),
 )
 @pytest.mark.parametrize("observed", [False, True], ids=["eager", "op"])
 def test_bad_calls_say_what_was_expected_on_both_paths(changes, words, kind, observed):
