@@ -37,7 +37,7 @@ def lesson(
     ),
     seed: int = SEED,
     backend: str | None = typer.Option(None, help="Backend for every layer; by default the dispatcher's choice."),
-    threads: int | None = typer.Option(None, min=1, help="As with torch.set_num_threads."),
+    threads: int = typer.Option(1, min=1, help="As with torch.set_num_threads; the networks are too small for many."),
     listed: bool = typer.Option(False, "--list", help="Only name the experiments and their claims."),
     as_json: Path | None = JSON,
     out: Path | None = OUT,
@@ -52,8 +52,7 @@ def lesson(
         deliver(run.contents(chosen), as_json, out)
         return
     argument(run.check_backend, backend, hint="--backend")
-    if threads:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads)
     numbers = range(seed, seed + (1 if quick else seeds))
     console = Console(stderr=True)
     told = console.print if console.is_terminal else lambda name: None
