@@ -1,6 +1,7 @@
 """Convolution and pooling written several ways behind one dispatcher: PyTorch operators and drop-in ``torch.nn``
 layers."""
 
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 from . import errors, nn
@@ -21,6 +22,14 @@ try:
 except PackageNotFoundError:
     __version__ = "0+not.installed"
 
+
+def __getattr__(name: str):
+    """The study is imported when it is first asked for."""
+    if name == "study":
+        return import_module(".study", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 __all__ = [
     "__version__",
     "adaptive_avg_pool2d",
@@ -34,5 +43,6 @@ __all__ = [
     "local_conv2d",
     "max_pool2d",
     "nn",
+    "study",
     "use_backend",
 ]

@@ -45,7 +45,7 @@ def _step_data(step: Step) -> dict[str, object]:
                 "indices": [_affine_data(one) for one in touch.reference.indices],
                 "offset": _affine_data(touch.reference.offset),
                 "store": touch.store,
-                "lanes": touch.lanes,
+                **({"lanes": touch.lanes} if touch.lanes > 1 else {}),
             }
             for touch in step.touches
         ],

@@ -83,7 +83,7 @@ class ExtensionKernel(Kernel):
 
     def refuse_older_build(self, problem: Problem, context: Context) -> list[str]:
         """An editable install keeps its compiled module when the sources beside it change."""
-        if (problem.op, self.name, problem.dtype) in handles(context.isa):
+        if (problem.op, self.compiled_name(context), problem.dtype) in handles(context.isa):
             return []
         return ["was added after the compiled module was built: install spatialconv again"]
 
