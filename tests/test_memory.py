@@ -56,13 +56,14 @@ def test_a_call_takes_its_result_and_the_workspace_that_it_states(
     op: str, name: str, layout: str, threads: int
 ) -> None:
     """torch's call takes the result too, so it never takes less but for the workspace."""
-    geometries = CONVOLUTIONS if op.startswith("conv2d") else WINDOWS
-    problems = [cells.problem_of(f"{op} {text}", "f32", layout, "cpu") for text in geometries]
+    geometries = CONVOLUTIONS if "conv2d" in op else WINDOWS
+    dtype = dispatch.kernel(name).dtypes[0]
+    problems = [cells.problem_of(f"{op} {text}", dtype, layout, "cpu") for text in geometries]
     dense = [Cell(name, LEVELS[-1], problem, layout, ("normal",), "dense") for problem in problems]
     taken = [cell for cell in dense if not cell.refusals()]
     assert taken
     for cell in taken:
-        wide, _ = values(cell.problem.replace(dtype="f64", layout="nchw"), "f32", "normal", False)
+        wide, _ = values(cell.problem.replace(dtype="f64", layout="nchw"), dtype, "normal", False)
         operands, plan = cells.placed(cell, wide, "cpu"), cell.plan(threads)
         most, answer = peak(lambda plan=plan, operands=operands: plan(*operands))
         allowed = dispatch.kernel(name).workspace_bytes(cell.problem, cell.context(threads))

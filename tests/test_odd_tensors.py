@@ -44,7 +44,7 @@ def negative(tensor):
 
 def overlapping(tensor):
     """Every image and every row is the same memory."""
-    return tensor.as_strided(tensor.shape, (0, 0, 1, 1)[-tensor.dim() :])
+    return tensor.as_strided(tensor.shape, (0, 0, 0, 0, 1, 1)[-tensor.dim() :])
 
 
 KINDS = {

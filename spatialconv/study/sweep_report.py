@@ -81,6 +81,7 @@ def _cliff_words(found: Sweep, cliff: Cliff) -> str:
 def picture(found: Sweep) -> Picture:
     def draw() -> Figure:
         from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
 
         values = list(found.traces)
         some = found.traces[values[0]]
@@ -105,6 +106,7 @@ def picture(found: Sweep) -> Picture:
                 total = 1000 * cliff.padding.misses / sum(found.traces[cliff.value].accesses.values())
                 label = "with the padding proposed" if cliff is found.cliffs[0] else None
                 panel.plot([cliff.value], [total], "D", markersize=7, color="tab:green", fillstyle="none", label=label)
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.set_yscale("log")
         panel.margins(x=0.08, y=0.12)
         panel.set_xlabel(found.axis)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..problem import Conv2dProblem
+from ..problem import Conv2dProblem, Problem
 from . import shape
 from .report import Picture, Report, Table
 from .warp import LANES, SECTOR, WARP, WORD, Pattern, patterns
@@ -50,18 +50,24 @@ def modelled(problem: Conv2dProblem, lanes: tuple[str, ...] = LANES) -> Report:
     return Report({"problem": str(problem), "patterns": entries}, [table], notes, [_picture(problem, lanes)])
 
 
-def recorded(problem: Conv2dProblem, kernel: str, found: dict[str, Requests]) -> Report:
-    """The report of what was recorded from a kernel."""
+INTERPRETED = (
+    f"A request is {WARP} neighbours along a block's axis of the shortest step, one element a lane; scalars are "
+    "requests of one address. Interpreted, so what the compiler would keep in registers or load wider is not shown."
+)
+TWIN = (
+    "A request is what the lanes of a warp load or store at one instruction, each for the same time, in the kernel's "
+    "CPU twin. A GPU's compiler may load wider, and joins lanes that leave a loop at different times in its own way."
+)
+
+
+def recorded(problem: Problem, kernel: str, found: dict[str, Requests], note: str) -> Report:
+    """The report of what was recorded from a kernel; ``note``: what a request is."""
     rows = tuple((name, *_cells(requests)) for name, requests in found.items())
     table = Table(
         f"{kernel}, recorded: {problem}", ("operand", "requests", "sectors/request", "useful"), rows
     )  # fmt: skip
-    notes = [
-        f"A request is {WARP} neighbours along a block's axis of the shortest step, one element a lane; scalars are "
-        "requests of one address. Interpreted, so what the compiler would keep in registers or load wider is not shown."
-    ]
     data = {"problem": str(problem), "kernel": kernel, "operands": {name: _data(one) for name, one in found.items()}}
-    return Report(data, [table], notes)
+    return Report(data, [table], [note])
 
 
 def _cells(found: Requests) -> tuple[object, ...]:

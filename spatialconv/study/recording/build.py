@@ -1,4 +1,5 @@
-"""Builds one kernel file of the extension with its loads and stores instrumented, on first use.
+"""Builds one kernel file of the extension with its loads and stores instrumented, on first use: a CPU kernel's as it is
+shipped, a CUDA kernel's as its CPU twin.
 
 The sources are those beside the package, or in the folder given; objects and libraries stay in the package's cache
 folder under a hash of all that they are made of.
@@ -24,8 +25,22 @@ _FILES = {
     "gemm": "gemm", "winograd": "winograd", "winograd4": "winograd", "direct": "direct", "depthwise": "depthwise",
     "inner": "inner",
 }  # fmt: skip
+# CUDA kernels by op; those on tensor cores read through copies that are not loads of a lane.
+_CUDA_FILES = {
+    ("cuda_simt", "conv2d"): "conv_simt_forward",
+    ("cuda_simt", "conv2d_grad_input"): "conv_simt_grad_input",
+    ("cuda_simt", "conv2d_grad_weight"): "conv_simt_grad_weight",
+    ("cuda_depthwise", "conv2d"): "depthwise_forward",
+    ("cuda_depthwise", "conv2d_grad_input"): "depthwise_grad_input",
+    ("cuda_depthwise", "conv2d_grad_weight"): "depthwise_grad_weight",
+    ("cuda_windows", "max_pool2d"): "max_pool",
+    ("cuda_windows", "avg_pool2d"): "avg_pool",
+    ("cuda_windows", "avg_pool2d_grad_input"): "avg_pool",
+}
+CUDA_KERNELS = tuple(dict.fromkeys(name for name, _ in _CUDA_FILES))
 # As shipped, but for the level of optimisation: the same tiles, a fraction of the time to compile.
 _FLAGS = "-std=c++17 -O2 -g0 -fPIC -fvisibility=hidden -fno-exceptions -fno-rtti -fno-math-errno -ffp-contract=fast"
+_CUDA_FLAGS = "-std=c++17 -O1 -g0 -fPIC -fvisibility=hidden -fno-gnu-unique -Wno-unknown-pragmas -Wno-psabi"
 _WRAPPED = ("memcpy", "memmove", "memset")
 
 
@@ -70,18 +85,45 @@ def table_of(op: str, name: str) -> str:
     return _FILES[name]
 
 
+def cuda_table_of(op: str, name: str) -> str:
+    """The kernel file that has a CUDA kernel. Raises ValueError where none is recorded."""
+    if (name, op) not in _CUDA_FILES:
+        raise ValueError(f"study: kernel: expected one of {', '.join(CUDA_KERNELS)} that computes {op}, got {name!r}")
+    return _CUDA_FILES[name, op]
+
+
+def cuda_library(table: str, csrc: Path | None = None) -> Path:
+    """The shared library of one CUDA file over the emulator. Raises RuntimeError as ``library``."""
+    csrc = _sources(csrc)
+    flags = [*_CUDA_FLAGS.split(), f"-DSC_RECORDED={table}_table"]
+    kernel, recorder = csrc / "cuda" / f"{table}.cu", csrc / "record" / "recorder_cuda.cpp"
+    objects = [
+        _made(f"{table}.o", kernel, [*flags, "-fsanitize=thread", "-x", "c++"]),
+        _made("recorder_cuda.o", recorder, [*flags, "-D__SANITIZE_THREAD__=1"]),
+    ]
+    return _linked(f"{table}-cuda.so", objects)
+
+
 def library(table: str, level: str, csrc: Path | None = None) -> Path:
     """The shared library of one kernel file at an instruction-set level. Raises RuntimeError with the reason or with
     the compiler's words where it cannot be built."""
-    if reason := unavailable(csrc):
-        raise RuntimeError(f"study: {reason}")
-    csrc = csrc or sources()
+    csrc = _sources(csrc)
     flags = [*_FLAGS.split(), f"-DSPATIALCONV_ISA={level}", f"-DSC_RECORDED={table}_table", *_level_flags(level)]
     kernel, recorder = csrc / "cpu" / f"{table}.cpp", csrc / "record" / "recorder.cpp"
     watched = ["-fsanitize=thread", "-include", str(csrc / "record" / "masked.h")]
     objects = [_made(f"{table}.o", kernel, [*flags, *watched]), _made("recorder.o", recorder, flags)]
-    wrap = [f"-Wl,--wrap={name}" for name in _WRAPPED]
-    return _made(f"{table}-{level}.so", None, ["-shared", *wrap, "-Wl,-z,defs", *map(str, objects)])
+    return _linked(f"{table}-{level}.so", objects)
+
+
+def _sources(csrc: Path | None) -> Path:
+    if reason := unavailable(csrc):
+        raise RuntimeError(f"study: {reason}")
+    return csrc or sources()
+
+
+def _linked(name: str, objects: list[Path]) -> Path:
+    wrap = [f"-Wl,--wrap={word}" for word in _WRAPPED]
+    return _made(name, None, ["-shared", *wrap, "-Wl,-z,defs", *map(str, objects)])
 
 
 def _level_flags(level: str) -> list[str]:

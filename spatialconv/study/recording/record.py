@@ -11,19 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...backends.base import DTYPES, Context
+from ...backends.base import DTYPES as TORCH_DTYPES
+from ...backends.base import Context
 from ...backends.extension import loader
 from ...backends.extension.kernels import conv_structs
 from ...backends.extension.pooling import pool_struct
 from ...dispatch import reasons_against
-from ...problem import ITEMSIZE, Conv2dProblem, Problem
+from ...problem import Conv2dProblem, Problem
 from ...shapes import dense, dense_strides
 from . import build
 
 EVENT = np.dtype(
     [("offset", "<i8"), ("bytes", "<i4"), ("buffer", "u1"), ("store", "u1"), ("unused", "<u2")], align=False
 )
-_DTYPES = ("f32", "f64", "bf16", "f16")
+DTYPES = ("f32", "f64", "bf16", "f16")
 LIMIT = 50_000_000
 
 
@@ -71,12 +72,12 @@ def record(
     level = level or loader.level()
     library = _load(build.library(build.table_of(problem.op, name), level, csrc))
     _refuse(problem, name, level)
-    struct = _struct(problem)
-    operation = (problem.op.encode(), name.encode(), _DTYPES.index(problem.dtype), ctypes.addressof(struct))
+    struct = struct_of(problem)
+    operation = (problem.op.encode(), name.encode(), DTYPES.index(problem.dtype), ctypes.addressof(struct))
     workspace = library.spatialconv_record_workspace(*operation)
     if workspace < 0:
         raise ValueError(f"study: recording: {name} does not compute {problem.op} in {problem.dtype}")
-    tensors, result = _operands(problem)
+    tensors, result = operands(problem)
     tensors[4] = torch.zeros(workspace + 64, dtype=torch.uint8)
     sizes = [0 if tensor is None else tensor.numel() * tensor.element_size() for tensor in tensors]
     addresses = [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
@@ -119,16 +120,17 @@ def _refuse(problem: Problem, name: str, level: str) -> None:
         raise ValueError(f"study: recording: extension:{name} does not take {problem}: {'; '.join(reasons)}")
 
 
-def _struct(problem: Problem) -> ctypes.Structure:
+def struct_of(problem: Problem) -> ctypes.Structure:
+    """The problem as compiled kernels read it, weights dense in the problem's layout."""
     if isinstance(problem, Conv2dProblem):
         return conv_structs(problem)[problem.layout == "nhwc"]
     return pool_struct(problem)
 
 
-def _operands(problem: Problem) -> tuple[list[Tensor | None], int]:
+def operands(problem: Problem) -> tuple[list[Tensor | None], int]:
     """x, w, y, aux and a place for the workspace, dense in the problem's layout, and which of them is the result."""
     generator = torch.Generator().manual_seed(0)
-    dtype = DTYPES[problem.dtype]
+    dtype = TORCH_DTYPES[problem.dtype]
     shapes: list[tuple[int, ...] | None] = [problem.input_shape, None, problem.output_shape]
     if isinstance(problem, Conv2dProblem):
         shapes[1] = problem.weight_shape
@@ -139,9 +141,8 @@ def _operands(problem: Problem) -> tuple[list[Tensor | None], int]:
             tensors.append(None)
         elif number == result:
             steps = dense_strides(shape, problem.layout)
-            tensors.append(torch.full((), float("nan"), dtype=dtype).expand(shape).new_empty_strided(shape, steps))
+            tensors.append(torch.empty_strided(shape, steps, dtype=dtype).fill_(float("nan")))
         else:
             values = torch.randint(-4, 5, shape, generator=generator).to(dtype)
             tensors.append(dense(values, problem.layout))
-    assert all(t is None or t.element_size() == ITEMSIZE[problem.dtype] for t in tensors)
     return [*tensors, None, None], result
