@@ -89,6 +89,16 @@ def test_neighbouring_lanes_ask_for_the_sectors_that_their_steps_reach():
 
 
 @pytest.mark.full(cost=6)
+def test_a_vector_of_channels_is_one_request():
+    """Lanes take 16 bytes each, next to each other, so what a warp moves is all of what it asks for."""
+    if reason := build.unavailable(CSRC):
+        pytest.skip(reason)
+    found, _ = warps.record(shape.read("1x64x16x16 max 3x3 s2 p1 nhwc"), "cuda_windows", CSRC)
+    assert set(found["bytes"]) == {16}
+    assert warps.recorded(shape.read("1x64x16x16 max 3x3 s2 p1 nhwc"), "cuda_windows", CSRC)["input"].useful_share == 1
+
+
+@pytest.mark.full(cost=6)
 def test_the_command_records_a_cuda_kernel():
     if reason := build.unavailable(CSRC):
         pytest.skip(reason)
