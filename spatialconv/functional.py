@@ -179,7 +179,8 @@ def local_conv2d(
     """2-D convolution with untied weights: ``conv2d`` with a filter, and a bias, of its own at every output position.
 
     torch has none (pytorch/pytorch#499). Equivalent, without groups: ``columns = F.unfold(input, (kh, kw), dilation,
-    padding, stride)``, then ``einsum("pok,nkp->nop", weight.flatten(0, 1).flatten(2), columns)``.
+    padding, stride)``, then ``einsum("pok,nkp->nop", weight.flatten(0, 1).flatten(2), columns)``, its last axis
+    unflattened to (oh, ow).
 
     Args:
         input: [n, ic, ih, iw] or [ic, ih, iw].

@@ -450,6 +450,7 @@ def test_the_architecture_asked_is_that_of_the_tensors_own_gpu(monkeypatch):
         ("conv2d_grad_weight n8 ic96 ih56 iw56 oc24 bf16 nhwc cuda", "extension:depthwise"),
         ("conv2d n8 ic128 ih28 iw28 oc128 kh3 kw3 ph1 pw1 bf16 nhwc cuda", "extension:depthwise"),
         ("conv2d n8 ic96 ih56 iw56 oc24 f32 nhwc cuda", "extension:depthwise"),
+        ("conv2d n8 ic128 ih56 iw56 oc128 kh3 kw3 ph1 pw1 g32 bf16 nhwc cuda", "extension:depthwise"),
         ("max_pool2d n8 ic64 ih56 iw56 kh3 kw3 sh2 sw2 ph1 pw1 bf16 nchw cuda", "extension:rows"),
         ("max_pool2d n8 ic64 ih56 iw56 kh3 kw3 sh2 sw2 ph1 pw1 bf16 nhwc cpu", "extension:rows"),
     ],

@@ -191,7 +191,7 @@ def test_compiled_exported_vectorised_and_copied(symmetry):
 def test_state_and_conversion():
     model = network(P4)
     assert list(model.state_dict()) == ["0.weight", "0.bias", "2.weight", "2.bias"]
-    assert [tuple(value.shape) for value in model.state_dict().values()] == [(4, 3, 3, 3), (4,), (2, 4, 4, 3, 3), (2,)]
+    assert [tuple(value.shape) for value in model.state_dict().values()] == [(4, 3, 3, 3), (4,), (2, 16, 3, 3), (2,)]
     other = network(P4)
     with torch.no_grad():
         other[0].weight.zero_()
@@ -201,6 +201,18 @@ def test_state_and_conversion():
     late = nn.P4Conv2d(3, 4, 3, lifting=True, device="meta").to_empty(device="cpu")
     late.reset_parameters()
     assert late(image(dtype=torch.float32)).isfinite().all()
+    for lifting in (False, True):
+        layer = nn.P4Conv2d(4, 2, 3, lifting=lifting)
+        input = torch.rand(1, 4 if lifting else 16, 6, 6)
+        empty = nn.P4Conv2d(4, 2, 3, lifting=lifting, device="meta").to_empty(device="cpu")
+        empty.load_state_dict(layer.state_dict())
+        assigned = nn.P4Conv2d(4, 2, 3, lifting=lifting, device="meta")
+        assigned.load_state_dict(layer.state_dict(), assign=True)
+        with torch.device("meta"):
+            placed = nn.P4Conv2d(4, 2, 3, lifting=lifting, device="cpu")
+        placed.load_state_dict(layer.state_dict())
+        for other in (empty, assigned, placed, copy.deepcopy(layer).to(memory_format=torch.channels_last)):
+            torch.testing.assert_close(other(input), layer(input))
     assert late.places.sort().values.equal(torch.arange(9).expand(4, 9))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert late(image(dtype=torch.float32)).dtype == torch.bfloat16

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..errors import argument_error
 from ..functional import conv2d, max_pool2d
 from ..shapes import integer
+from .constants import Constants
 from .layers import BackendLayer
 
 PADDING_MODES = ("reflect", "circular", "zeros", "replicate")
@@ -25,7 +26,7 @@ SIZES = range(1, 8)
 
 def binomial(size: int) -> Tensor:
     """The filter [size, size] whose rows and columns are binomial coefficients, float64; its sum is 1 exactly."""
-    row = torch.tensor([comb(size - 1, place) for place in range(size)], dtype=torch.float64)
+    row = torch.tensor([comb(size - 1, place) for place in range(size)], dtype=torch.float64, device="cpu")
     return torch.outer(row, row) / 4 ** (size - 1)
 
 
@@ -38,7 +39,7 @@ def widened(input: Tensor, size: int, mode: str, outside: float = 0.0) -> Tensor
     return F.pad(input, (before, behind, before, behind), mode=mode)
 
 
-class _Blur2d(torch.nn.Module):
+class _Blur2d(Constants):
     def _set_up(self, channels, kernel_size, stride, padding_mode, device, dtype) -> None:
         name = type(self).__name__
         self.channels = integer(name, "channels", channels)
@@ -52,13 +53,10 @@ class _Blur2d(torch.nn.Module):
             raise argument_error(name, "kernel_size", f"{SIZES[0]} to {SIZES[-1]}", kernel_size, ValueError)
         if padding_mode not in PADDING_MODES:
             raise argument_error(name, "padding_mode", " or ".join(PADDING_MODES), repr(padding_mode), ValueError)
-        shape = (channels, 1, kernel_size, kernel_size)
-        self.register_buffer("filter", torch.empty(shape, device=device, dtype=dtype), persistent=False)
-        self.reset_parameters()
+        self.register_constants(device, dtype or torch.get_default_dtype())
 
-    def reset_parameters(self) -> None:
-        """Fills the filter, which is no parameter and in no state_dict."""
-        self.filter.copy_(binomial(self.blur_size).expand(self.filter.shape))
+    def constants(self) -> dict[str, Tensor]:
+        return {"filter": binomial(self.blur_size).repeat(self.channels, 1, 1, 1)}
 
     def forward(self, input: Tensor) -> Tensor:
         if input.dim() not in (3, 4) or input.shape[-3] != self.channels:
@@ -131,7 +129,9 @@ class MaxBlurPool2d(BlurPool2d):
 
     def forward(self, input: Tensor) -> Tensor:
         padded = widened(input, self.pool_size, self.padding_mode, float("-inf"))
-        return super().forward(max_pool2d(padded, self.pool_size, 1, backend=self.backend))
+        # A kernel of convolution binds the blur; the maximum stays with its backend.
+        backend = None if self.backend is None else self.backend.partition(":")[0]
+        return super().forward(max_pool2d(padded, self.pool_size, 1, backend=backend))
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, pool_size={self.pool_size}"

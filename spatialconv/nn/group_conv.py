@@ -23,6 +23,7 @@ from torch import Tensor
 from ..errors import argument_error
 from ..functional import conv2d
 from ..shapes import integer
+from .constants import Constants
 from .layers import BackendLayer, Size
 from .symmetry import P4, P4M, Symmetry
 
@@ -39,7 +40,7 @@ def _square(layer: str, argument: str, value, least: int) -> int:
     return values[0]
 
 
-class _GroupConv2d(torch.nn.Module):
+class _GroupConv2d(Constants):
     """What the layers of both groups share."""
 
     symmetry: Symmetry
@@ -65,15 +66,12 @@ class _GroupConv2d(torch.nn.Module):
         self._check(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, padding_mode)
         self.lifting = lifting
         self._set_backend(backend)
-        over = () if lifting else (self.symmetry.order,)
-        shape = (out_channels, in_channels // self.groups, *over, self.kernel_size, self.kernel_size)
+        shape = (out_channels, in_channels // self.groups * self.planes, self.kernel_size, self.kernel_size)
         self.weight = torch.nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
         self.register_parameter(
             "bias", torch.nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype)) if bias else None
         )
-        length = self.planes * self.kernel_size**2
-        places = torch.empty(self.symmetry.order, length, device=device, dtype=torch.int64)
-        self.register_buffer("places", places, persistent=False)
+        self.register_constants(device, torch.int64)
         self.reset_parameters()
 
     def _check(self, in_channels, out_channels, kernel_size, stride, padding, dilation, groups, padding_mode) -> None:
@@ -108,12 +106,14 @@ class _GroupConv2d(torch.nn.Module):
         return 1 if self.lifting else self.symmetry.order
 
     def reset_parameters(self) -> None:
-        """Fills the index of the filters, and the parameters as ``torch.nn.Conv2d`` does."""
-        self.places.copy_(self.symmetry.filter_places(self.kernel_size, self.planes))
+        """Fills the parameters as ``torch.nn.Conv2d`` does."""
         torch.nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         if self.bias is not None:
             bound = 1 / math.sqrt(self.weight[0].numel())
             torch.nn.init.uniform_(self.bias, -bound, bound)
+
+    def constants(self) -> dict[str, Tensor]:
+        return {"places": self.symmetry.filter_places(self.kernel_size, self.planes)}
 
     def filters(self) -> Tensor:
         """The filter of every orientation, as ``conv2d`` takes them: [out_channels * order, in_channels / groups *
@@ -152,10 +152,11 @@ class P4Conv2d(BackendLayer, _GroupConv2d):
 
     Input: with ``lifting`` an image [n, in_channels, h, w], else a map over the group [n, in_channels * 4, h, w],
     channel ``field * 4 + turns``; or unbatched. Output [n, out_channels * 4, h_out, w_out] in the same order. Learned:
-    ``weight`` [out_channels, in_channels / groups, k, k], without ``lifting`` [.., 4, k, k], and ``bias``
-    [out_channels]: four orientations share them. Arguments are those of ``torch.nn.Conv2d``, whatever has a direction
-    equal in both. Raises ValueError for an argument that breaks the symmetry, RuntimeError for an input of another
-    shape, and as ``spatialconv.conv2d``. Where it is exact: see the module. Example::
+    ``weight`` [out_channels, in_channels / groups, k, k], without ``lifting`` in_channels / groups * 4, ordered as the
+    input's channels, and ``bias`` [out_channels]: four orientations share them. Arguments are those of
+    ``torch.nn.Conv2d``, whatever has a direction equal in both. Raises ValueError for an argument that breaks the
+    symmetry, RuntimeError for an input of another shape, and as ``spatialconv.conv2d``. Where it is exact: see the
+    module. Example::
 
         model = Sequential(P4Conv2d(1, 8, 3, lifting=True), ReLU(), P4Conv2d(8, 8, 3), ReLU(), P4Pool2d())
         torch.allclose(model(image.rot90(1, (2, 3))), model(image).rot90(1, (2, 3)), atol=1e-5)
@@ -167,7 +168,7 @@ class P4Conv2d(BackendLayer, _GroupConv2d):
 class P4MConv2d(BackendLayer, _GroupConv2d):
     """Convolution over the plane, its quarter turns and their mirror images (p4m): ``P4Conv2d`` with 8 orientations.
 
-    Channels are ``field * 8 + mirrored * 4 + turns``, weights [out_channels, in_channels / groups, 8, k, k], with
+    Channels are ``field * 8 + mirrored * 4 + turns``, weights [out_channels, in_channels / groups * 8, k, k], with
     ``lifting`` [out_channels, in_channels / groups, k, k].
     """
 

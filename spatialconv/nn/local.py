@@ -136,11 +136,18 @@ class LocallyConnected2d(BackendLayer, _LocallyConnected2d):
 
     @classmethod
     def of(cls, conv: torch.nn.Conv2d, input_size: Size) -> LocallyConnected2d:
-        """The untied twin of a convolution on inputs of one size: the same outputs, until training parts them."""
+        """The untied twin of a convolution on inputs of one size: the same outputs, until training parts them. Of a
+        ``backend`` that names a kernel it takes the backend. Raises TypeError for another layer, ValueError for one
+        with an activation."""
+        if not isinstance(conv, torch.nn.Conv2d):
+            raise argument_error(cls.__name__, "conv", "a Conv2d layer", type(conv).__name__, TypeError)
+        if activation := getattr(conv, "activation", None):
+            raise argument_error(cls.__name__, "conv", "a layer without an activation", repr(activation), ValueError)
+        backend = getattr(conv, "backend", None)
         layer = cls(
             conv.in_channels, conv.out_channels, conv.kernel_size, input_size, conv.stride, conv.padding, conv.dilation,
             conv.groups, conv.bias is not None, conv.padding_mode, conv.weight.device, conv.weight.dtype,
-            backend=getattr(conv, "backend", None),
+            backend=backend and backend.partition(":")[0],
         )  # fmt: skip
         with torch.no_grad():
             layer.weight.copy_(conv.weight)

@@ -50,7 +50,7 @@ class Symmetry:
         one filter, [planes, kernel, kernel] flattened. ``planes`` is 1 where the layer reads an image, else the
         group's order. A layer that reads the group has its planes permuted along with what each of them holds.
         """
-        places = torch.arange(planes * kernel * kernel).reshape(planes, kernel, kernel)
+        places = torch.arange(planes * kernel * kernel, device="cpu").reshape(planes, kernel, kernel)
         rows = []
         for element in range(self.order):
             if planes == 1:

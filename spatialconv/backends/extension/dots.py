@@ -8,7 +8,7 @@ from ... import settings
 from ...problem import ACTIVATIONS, Problem
 from ..base import Context, common_refusals
 from . import loader
-from .kernels import ConvKernel, handles
+from .kernels import OLDER_BUILD, ConvKernel, handles
 
 # In order of preference, named as Linux names them.
 SETS = ("amx_bf16", "avx512_bf16")
@@ -40,13 +40,16 @@ class DotsKernel(ConvKernel):
         return f"dots_{instructions(context.isa)}"
 
     def refusals(self, problem: Problem, context: Context) -> list[str]:
+        if problem.device == "cpu" and not any(name.startswith("dots_") for _, name, _ in handles(context.isa)):
+            return [*common_refusals(problem, self, context, "cpu", self.dtypes), OLDER_BUILD]
         if problem.device != "cpu" or instructions(context.isa) is not None:
             return super().refusals(problem, context)
         return [*common_refusals(problem, self, context, "cpu", self.dtypes), self.missing(context)]
 
     def missing(self, context: Context) -> str:
         """Why there is nothing to multiply with."""
-        if asked := settings.emulate_dots():
+        asked = settings.emulate_dots()
+        if asked and asked not in SETS:
             return f"SPATIALCONV_EMULATE_DOTS={asked!r} is no instruction set, known: {', '.join(SETS)}"
         if found := offered():
             return f"needs instructions of {found[0]}, which level {context.isa} of this build has not"

@@ -30,6 +30,7 @@ from . import loader, structs
 
 _CHANNELS_LAST = torch.channels_last
 WORKSPACE_LIMIT = 2**30
+OLDER_BUILD = "was added after the compiled module was built: install spatialconv again"
 
 
 @cache
@@ -85,7 +86,7 @@ class ExtensionKernel(Kernel):
         """An editable install keeps its compiled module when the sources beside it change."""
         if (problem.op, self.compiled_name(context), problem.dtype) in handles(context.isa):
             return []
-        return ["was added after the compiled module was built: install spatialconv again"]
+        return [OLDER_BUILD]
 
     def refuse_workspace(self, problem: Problem, context: Context) -> list[str]:
         """An absurd stride or dilation can ask for far more than the tensors themselves take."""

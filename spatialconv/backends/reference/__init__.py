@@ -14,7 +14,7 @@ def refuse_torch_dtypes(problem: Problem) -> list[str]:
     op = problem.op.removeprefix("local_")
     known = DTYPES[f"adaptive_{op.split('_')[0]}" if getattr(problem, "adaptive", False) else op]
     small_integers = ("i32", "i16", "i8", "u8")
-    if problem.op == "conv2d" and problem.dh == problem.dw == 1:
+    if op == "conv2d" and problem.dh == problem.dw == 1:
         known = (*known, *small_integers)
     if problem.op.startswith("avg") and problem.oh == problem.ow == 1 and getattr(problem, "adaptive", False):
         known = (*known, "c64", "c128")
