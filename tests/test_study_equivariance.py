@@ -249,3 +249,11 @@ def test_the_command_refuses(words):
 def test_help_has_examples():
     found = invoke("--help")
     assert found.exit_code == 0 and "Examples" in found.output and "spatialconv study equivariance" in found.output
+
+
+def test_maps_that_grow_again_are_not_judged_and_small_pictures_say_so():
+    grows = nn.Sequential(nn.Conv2d(3, 4, 2, stride=2), nn.ConvTranspose2d(4, 3, 2, stride=2))
+    with pytest.raises(ValueError, match="do not grow"):
+        judge(grows.double(), torch.rand(1, 3, 16, 16).double(), "shift")
+    small = judge(nn.AvgPool2d(3).double(), torch.rand(1, 3, 8, 8).double(), "shift")[-1]
+    assert small.verdict != "broken" or "too small to tell" in small.text()

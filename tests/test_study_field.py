@@ -296,3 +296,10 @@ def test_the_command_refuses(words):
 def test_help_has_examples():
     found = invoke("--help")
     assert found.exit_code == 0 and "Examples" in found.output and "spatialconv study field" in found.output
+
+
+def test_a_softmax_does_not_hide_what_is_seen():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 4, 3), nn.Softmax(1)).double()
+    generator = torch.Generator().manual_seed(0)
+    found = field_gradient.seen(model, torch.rand(1, 3, 9, 9).double(), (3, 3), generator)
+    assert found.sum() == 25

@@ -10,11 +10,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spatialconv.problem import Conv2dProblem, Pool2dProblem
+from spatialconv.problem import Conv2dProblem, Pool2dProblem, parse
 from spatialconv.study import nest as N
-from spatialconv.study import nests, valgrind
+from spatialconv.study import nests, shape, valgrind
 from spatialconv.study.c_source import c_source, value
 from spatialconv.study.lru import extent
+from spatialconv.study.nest_text import pseudocode
 from spatialconv.study.padding import padded
 from spatialconv.study.shape import read
 from spatialconv.study.tally import tally
@@ -201,3 +202,19 @@ def test_a_padding_is_refused_where_there_is_no_such_axis():
         padded(nest, "input", "oc", 1)
     with pytest.raises(ValueError, match="at least 1"):
         padded(nest, "input", "ic", 0)
+
+
+@pytest.mark.parametrize("name", ["nchw", "nhwc", "tiled", "untied", "im2col", "dense"])
+@pytest.mark.parametrize("text", ["conv2d n0 ic8 ih8 iw8 oc4 kh3 kw3", "conv2d n1 ic8 ih2 iw2 oc4 kh3 kw3"])
+def test_a_layer_without_outputs_is_refused(name, text):
+    with pytest.raises(ValueError, match="pixels and outputs"):
+        nests.named(parse(text), name)
+    with pytest.raises(ValueError, match="pixels and outputs"):
+        shape.read(text)
+
+
+def test_a_pool_is_named_as_it_was_asked_for_and_tiles_are_those_given():
+    pool = shape.read("1x8x9x9 max 3x3 s2 p1")
+    assert [nests.named(pool, name).name for name in ("pool", "nchw", "nhwc")] == ["pool", "nchw", "nhwc"]
+    tiled = nests.named(shape.read("1x8x16x16 k=8 3x3 p1"), "tiled", tile={"oc": 4})
+    assert "for oc0" in pseudocode(tiled) and "oh0" not in pseudocode(tiled)

@@ -426,7 +426,7 @@ def test_the_command_writes_one_file_with_the_layers_asked_for(tmp_path, monkeyp
         (["1x2x5x5 k=2"], "kernel"),
         (["conv2d_grad_input n1 ic2 ih5 iw5 oc2 kh3 kw3 f32 nchw cpu"], "forward"),
         (["1x2x5x5 k=2 3x3 i8"], "f32, f64"),
-        (["1x2x2x2 k=2 3x3"], "at least one output"),
+        (["1x2x2x2 k=2 3x3"], "pixels and outputs"),
         (["--cache", "1K/2/32,8K/2/64"], "one size of line"),
         (["--cache", "large"], "expected host"),
     ],

@@ -357,3 +357,15 @@ def test_study_check_ends_with_what_it_found(monkeypatch):
         assert invoke("check").exit_code == plain
         found = invoke("check", "--require")
         assert found.exit_code == required and "no such tool" in found.output
+
+
+def test_paths_that_cannot_be_written_are_usage_errors(tmp_path):
+    (tmp_path / "file").write_text("")
+    words = ["study", "trace", "1x4x8x8 k=4 3x3 p1", "--nest", "nchw", "--cache", "4K/4/64"]
+    runner = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"})
+    for more in (
+        ["--out", str(tmp_path / "file")],
+        ["--json", str(tmp_path / "file" / "x")],
+        ["--json", str(tmp_path)],
+    ):
+        assert runner.invoke(app, [*words, *more]).exit_code == 2

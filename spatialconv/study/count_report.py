@@ -184,7 +184,7 @@ def of_model(model: ModelCounts, title: str) -> Report:
 
 
 def _share(model: ModelCounts) -> str:
-    return f"{1 - model.macs / model.slots:.2%}" if model.slots else ""
+    return f"{1 - model.macs / model.slots:.2%}" if model.slots else "none"
 
 
 def _layer_row(layer: LayerCounts) -> tuple[object, ...]:

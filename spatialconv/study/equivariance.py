@@ -19,6 +19,8 @@ from .transforms import Shift, actions, elements
 # What sums of another order may differ by, relative to the map's root mean square.
 ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4}
 VERDICTS = ("exact", "exact inside", "exact at multiples of the stride", "broken")
+# On fewer places along an axis a border cannot be told from an error.
+_TELLING = 6
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,10 @@ class Judged:
             words += f" (border {self.width} wide)"
         elif self.verdict == VERDICTS[1]:
             words += " (of what the shift did not bring around)"
-        return words + ("" if self.verdict == "broken" or self.bitwise else ", to rounding")
+        sides = [min(error.map.shape) for error in self.errors if error.aligned]
+        if self.verdict == VERDICTS[3] and sides and min(sides) < _TELLING:
+            return f"{words}, or the picture is too small to tell: a shift leaves {min(sides)} places of this map"
+        return words + ("" if self.verdict == VERDICTS[3] or self.bitwise else ", to rounding")
 
 
 def judge(model: nn.Module, input: Tensor, group: str) -> list[Judged]:
@@ -86,7 +91,7 @@ def judge(model: nn.Module, input: Tensor, group: str) -> list[Judged]:
         raise ValueError(f"study: equivariance: rot90: expected a square picture, got {tuple(input.shape[2:])}")
     run = _runner(model)
     first = run(input)
-    strides = _strides(model, input, first)
+    strides = _strides(model, input, first) if group == "shift" else {name: (1, 1) for name, _, _ in first}
     steps = {step for pair in strides.values() for step in pair}
     tried = elements(group, max(steps)) if group == "shift" else elements(group)
     errors: dict[str, list[Error]] = {name: [] for name, _, _ in first}
@@ -148,7 +153,8 @@ def placeless(value: Tensor) -> bool:
 
 def _strides(model: nn.Module, input: Tensor, first: list[tuple[str, str, Tensor]]) -> dict[str, tuple[int, int]]:
     """Pixels between neighbouring places of every map: from the layers where their windows are known, else from the
-    sizes, which windows and padding change by less than one place in two unless the map is tiny."""
+    sizes, which windows and padding change by less than one place in two unless the map is tiny. ValueError where maps
+    grow again, of which a shift cannot be told from their sizes."""
     known: dict[str, tuple[int, int]] = {}
     try:
         with evaluating(model):
@@ -159,9 +165,18 @@ def _strides(model: nn.Module, input: Tensor, first: list[tuple[str, str, Tensor
     except ValueError:
         known = {}
     strides = {}
-    for name, _, value in first:
+    coarsest = [1, 1]
+    for name, kind, value in first:
         sizes = zip(input.shape[2:], value.shape[2:], strict=False)
         by_size = tuple(max(round(size / places), 1) for size, places in sizes)
+        grows = any(round(places / size) > 1 for size, places in zip(input.shape[2:], value.shape[2:], strict=False))
+        if not placeless(value) and name not in known:
+            if grows or any(step < before for step, before in zip(by_size, coarsest, strict=True)):
+                raise ValueError(
+                    f"study: equivariance: shift: expected maps that do not grow, {name} ({kind}) "
+                    f"makes {tuple(value.shape)}"
+                )
+            coarsest = list(by_size)
         strides[name] = (1, 1) if placeless(value) else known.get(name, by_size)
     return strides
 

@@ -105,10 +105,15 @@ def centre_of(output: Tensor) -> tuple[int, int]:
 
 
 def gradient(
-    model: nn.Module, input: Tensor, place: tuple[int, int], generator: torch.Generator | None = None
+    model: nn.Module,
+    input: Tensor,
+    place: tuple[int, int],
+    generator: torch.Generator | None = None,
+    weights: torch.Generator | None = None,
 ) -> Tensor:
     """The gradient, of the input's shape, of the sum over channels of one output place of every image; with a
-    generator of their sum with random signs, whose square is on average that of every channel's own, added up."""
+    generator of their sum with random signs, whose square is on average that of every channel's own, added up; with
+    ``weights`` of a sum with random weights, all positive."""
     input = input.detach().requires_grad_()
     with torch.enable_grad():
         output = model(input)
@@ -117,6 +122,8 @@ def gradient(
         if output.dim() == 4 and not (0 <= place[0] < output.shape[2] and 0 <= place[1] < output.shape[3]):
             raise ValueError(f"study: field: expected a place in {tuple(output.shape[2:])}, got {place}")
         chosen = output[..., place[0], place[1]] if output.dim() == 4 else output
+        if weights is not None:
+            chosen = chosen * (0.5 + torch.rand(chosen.shape, generator=weights, dtype=chosen.dtype))
         if generator is not None:
             chosen = chosen * (torch.randint(0, 2, chosen.shape, generator=generator) * 2 - 1)
         (found,) = torch.autograd.grad(chosen.sum(), input)
@@ -127,7 +134,8 @@ def seen(model: nn.Module, input: Tensor, place: tuple[int, int], generator: tor
     """Which pixels [h, w] an output place can see: where the gradient of the positive copy is not zero."""
     changed, picture = positive(model, generator), torch.rand(input.shape, generator=generator).double()
     with _Averaging():
-        found = gradient(changed, picture, place)
+        # Weights, since the channels' plain sum may be a constant, as behind a softmax.
+        found = gradient(changed, picture, place, weights=generator)
     return (found != 0).any(dim=0).any(dim=0).numpy()
 
 

@@ -48,11 +48,13 @@ def named(problem: Problem, name: str, order: str | None = None, tile: Mapping[s
     if isinstance(problem, Pool2dProblem):
         if name not in ("pool", "nchw", "nhwc"):
             raise ValueError(f"study: nest: expected pool, nchw or nhwc for pooling, got {name!r}")
-        return pool(problem if name == "pool" else problem.replace(layout=name), order)
+        return pool(problem if name == "pool" else problem.replace(layout=name), order, name)
     if name in ("nchw", "nhwc"):
         return direct(problem.replace(layout=name), order, tile)
     if name == "tiled":
-        return direct(problem, order or TILED[0], tile or TILED[1], name="tiled")
+        sizes = tile or TILED[1]
+        kept = [loop for loop in TILED[0].split() if not loop.endswith("0") or loop[:-1] in sizes]
+        return direct(problem, order or " ".join(kept), sizes, name="tiled")
     if name == "untied":
         return direct(problem, order, tile, "untied")
     if name == "pool":
@@ -149,11 +151,12 @@ def dense(problem: Conv2dProblem) -> Nest:
     return Nest("dense", problem, (flat_x, w, flat_y), body)
 
 
-def pool(problem: Pool2dProblem, order: str | None = None) -> Nest:
+def pool(problem: Pool2dProblem, order: str | None = None, name: str = "pool") -> Nest:
     """Max or average pooling, window by window. An average is divided by the window's size without clipping; maxima
     without indices."""
     if problem.op not in ("max_pool2d", "avg_pool2d") or problem.adaptive or problem.indices:
         raise ValueError(f"study: nest: expected max or average pooling with windows of one size, got {problem}")
+    _check_filled(problem)
     loops, _ = _ordered(order or POOL_ORDERS[problem.layout], {}, "n ic oh ow kh kw")
     extents = {
         "n": problem.n, "ic": problem.ic, "oh": problem.oh, "ow": problem.ow, "kh": problem.kh, "kw": problem.kw,
@@ -170,7 +173,7 @@ def pool(problem: Pool2dProblem, order: str | None = None) -> Nest:
     divisor = problem.divisor or problem.kh * problem.kw
     end = (Store(result),) if largest else (Divide(divisor), Store(result))
     body = build.nest(loops, inner, kept, (Set(lowest=largest),), end)
-    return Nest("pool", problem, (x, y), body)
+    return Nest(name, problem, (x, y), body)
 
 
 class _Builder:
@@ -280,6 +283,12 @@ def _ordered(order: str, tile: Mapping[str, int], known: str) -> tuple[list[str]
 def _check_forward(problem: Problem) -> None:
     if problem.op != "conv2d":
         raise ValueError(f"study: nest: expected a forward convolution, got {problem}")
+    _check_filled(problem)
+
+
+def _check_filled(problem: Problem) -> None:
+    if problem.empty:
+        raise ValueError(f"study: nest: expected a layer with pixels and outputs, got {problem}")
 
 
 def _dense(shape: tuple[int, ...]) -> tuple[int, ...]:

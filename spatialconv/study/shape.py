@@ -20,7 +20,15 @@ _LETTERS = {"s": ("sh", "sw"), "p": ("ph", "pw"), "d": ("dh", "dw")}
 
 
 def read(text: str) -> Problem:
-    """The problem that either notation describes. Raises ValueError on anything else, saying what was expected."""
+    """The problem that either notation describes. Raises ValueError on anything else, and for a layer without a pixel
+    or an output, saying what was expected."""
+    problem = _read(text)
+    if problem.empty:
+        raise ValueError(f"study: shape: expected a layer with pixels and outputs, {text!r} has none")
+    return problem
+
+
+def _read(text: str) -> Problem:
     words = text.split()
     if not words:
         raise ValueError(f"study: shape: expected one like '{EXAMPLE}', got an empty text")

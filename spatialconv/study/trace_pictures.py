@@ -106,7 +106,8 @@ def who_misses(traces: Sequence[Trace]) -> Picture:
 
 
 def crowded_sets(traces: Sequence[Trace], crowds: Sequence[np.ndarray]) -> Picture:
-    """Lines wanted in each set of the first level during one output's worth of accesses."""
+    """Lines wanted in each set of the first level by some accesses in a row, as many as one output of a direct nest
+    takes."""
     level = traces[0].levels[0]
 
     def draw() -> Figure:
@@ -126,7 +127,7 @@ def crowded_sets(traces: Sequence[Trace], crowds: Sequence[np.ndarray]) -> Pictu
         return figure
 
     reading = (
-        "Each bar is a set and its height the lines that one output's worth of accesses wants in it: where a bar "
+        "Each bar is a set and its height the lines that so many accesses in a row want in it at most: where a bar "
         "passes the dashed line the set cannot hold them all, and they evict each other while other sets stand empty."
     )
     return Picture("sets", draw, reading)

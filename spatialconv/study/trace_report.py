@@ -116,7 +116,7 @@ def _crowd_notes(one: Trace, crowd: np.ndarray) -> list[str]:
     found = []
     if lines.max() > level.ways:
         found.append(
-            f"{name}: {stretch(one.nest):,} accesses in a row, one output's worth, want up to {lines.max()} lines in "
+            f"{name}: {stretch(one.nest):,} accesses in a row want up to {lines.max()} lines in "
             f"one set of {level.name}, which holds {level.ways}; {int((lines > level.ways).sum())} sets are asked for "
             f"more than they hold."
         )

@@ -53,7 +53,10 @@ def version() -> str:
 
 
 def _run(words: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(words, capture_output=True, text=True, timeout=_PATIENCE)
+    try:
+        return subprocess.run(words, capture_output=True, text=True, timeout=_PATIENCE)
+    except OSError as error:
+        raise MissingToolError(f"{words[0]} cannot be run: {error}") from None
 
 
 def addresses(nest: Nest, program: Path) -> list[tuple[int, bool]]:

@@ -9,7 +9,7 @@ from . import check, count, equivariance, field, lesson, page, record, reuse, ro
 HELP = """See how weight sharing becomes memory access, and what a convolutional network can and cannot see.
 
 A shape is written `1x64x28x28 k=64 3x3 s1 p1`, with `d2`, `g64`, `nhwc`, `bf16` where wanted, or as problems are
-printed elsewhere. Every command takes `--json FILE` (`-` for the terminal), and `--out DIR` for its pictures.
+printed elsewhere. Every command takes `--json FILE` (`-` for the terminal), and those that draw take `--out DIR`.
 """
 
 app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False)

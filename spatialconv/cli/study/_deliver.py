@@ -21,10 +21,11 @@ Result = TypeVar("Result")
 
 
 def argument(function: Callable[..., Result], *values: object, hint: str) -> Result:
-    """What a function makes of arguments; its ValueError or TypeError becomes a usage error, with exit code 2."""
+    """What a function makes of arguments; what it raises against them, or because this machine lacks something that it
+    needs, becomes a usage error, with exit code 2."""
     try:
         return function(*values)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RuntimeError) as error:
         raise typer.BadParameter(str(error), param_hint=hint) from None
 
 
@@ -35,6 +36,7 @@ def deliver(report: Report, as_json: Path | None, out: Path | None) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=180)
+    _prepare(as_json, out)
     if str(as_json) == "-":
         typer.echo(json.dumps(report.data, indent=1))
     else:
@@ -43,7 +45,6 @@ def deliver(report: Report, as_json: Path | None, out: Path | None) -> None:
         for note in report.notes:
             console.print(note, highlight=False, markup=False)
         if as_json:
-            as_json.parent.mkdir(parents=True, exist_ok=True)
             as_json.write_text(json.dumps(report.data, indent=1) + "\n")
     if out:
         _draw(report, out, console if str(as_json) != "-" else Console(stderr=True))
@@ -51,8 +52,19 @@ def deliver(report: Report, as_json: Path | None, out: Path | None) -> None:
         raise typer.Exit(1)
 
 
+def _prepare(as_json: Path | None, out: Path | None) -> None:
+    """Folders made where there are none; a usage error where a path cannot be written."""
+    for folder, hint in ((out, "--out"), (as_json and str(as_json) != "-" and as_json.parent, "--json")):
+        try:
+            if folder:
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise typer.BadParameter(f"cannot be written: {error}", param_hint=hint) from None
+    if as_json and str(as_json) != "-" and as_json.is_dir():
+        raise typer.BadParameter(f"expected a file, {as_json} is a folder", param_hint="--json")
+
+
 def _draw(report: Report, out: Path, console) -> None:
-    out.mkdir(parents=True, exist_ok=True)
     for picture in report.pictures:
         path = out / f"{picture.name}.png"
         try:

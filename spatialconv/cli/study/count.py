@@ -43,6 +43,8 @@ def count(
     from ...study import count_report, counting, peaks, shape
 
     if model is not None:
+        if measure or peak is not None or bandwidth is not None:
+            raise typer.BadParameter("a bound is shown for one layer, given by its shape", param_hint="--model")
         deliver(count_report.of_model(_counts(model, input), model), as_json, out)
         return
     found = argument(shape.read, problem, hint="PROBLEM")

@@ -43,5 +43,7 @@ def sweep(
     for value in values:
         changed = argument(sweeping.resized, problem, axis, value, hint="--vary")
         argument(sweeping.check_size, argument(one_nest, changed, name, order, sizes, hint="--nest"), hint="--vary")
-    found = sweeping.sweep(problem, lambda one: one_nest(one, name, order, sizes), levels, axis, values)
+    found = argument(
+        sweeping.sweep, problem, lambda one: one_nest(one, name, order, sizes), levels, axis, values, hint="--cache"
+    )
     deliver(sweep_report.report(found, source), as_json, out)

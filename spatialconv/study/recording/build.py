@@ -75,6 +75,8 @@ def unavailable(csrc: Path | None = None) -> str | None:
         return reason
     if compiler() is None:
         return "recording compiles a kernel with GCC, and no g++ was found on PATH"
+    if csrc is not None and not (csrc / "record" / "recorder.cpp").is_file():
+        return f"{csrc} is not this project's folder csrc"
     if (csrc or sources()) is None:
         return "recording compiles a kernel from csrc, which a wheel does not hold: run it in a source tree"
     return None
