@@ -70,7 +70,7 @@ def record(
     if getattr(problem, "bias", False) or getattr(problem, "activation", None):
         problem = problem.replace(bias=False, activation=None)
     level = level or loader.level()
-    library = _load(build.library(build.table_of(problem.op, name), level, csrc))
+    library = load(build.library(build.table_of(problem.op, name), level, csrc))
     _refuse(problem, name, level)
     struct = struct_of(problem)
     operation = (problem.op.encode(), name.encode(), DTYPES.index(problem.dtype), ctypes.addressof(struct))
@@ -101,12 +101,14 @@ def check_level(level: str) -> None:
 
 
 @cache
-def _load(path: Path) -> ctypes.CDLL:
+def load(path: Path, device: bool = False) -> ctypes.CDLL:
+    """A recording library; one of CUDA kernels takes, last, the number of multiprocessors as well."""
     library = ctypes.CDLL(str(path))
     operation = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_int64, ctypes.c_void_p]
-    library.spatialconv_record_workspace.argtypes = operation
+    more = [ctypes.c_int64] if device else []
+    library.spatialconv_record_workspace.argtypes = [*operation, *more]
     library.spatialconv_record_workspace.restype = ctypes.c_int64
-    library.spatialconv_record.argtypes = [*operation, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64]
+    library.spatialconv_record.argtypes = [*operation, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, *more]
     library.spatialconv_record.restype = ctypes.c_int64
     library.spatialconv_recorded.argtypes = [ctypes.c_void_p]
     library.spatialconv_recorded.restype = None

@@ -9,7 +9,6 @@ their own counts.
 from __future__ import annotations
 
 import ctypes
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from ...problem import Problem
 from ..warp import WARP
 from ..warp_counts import NONE, Requests, of_addresses
 from . import build
-from .record import DTYPES, LIMIT, operands, roles, struct_of
+from .record import DTYPES, LIMIT, load, operands, roles, struct_of
 
 EVENT = np.dtype(
     [
@@ -49,7 +48,7 @@ def record(
         raise ValueError(f"study: recording: extension:{name} does not take {problem}: {'; '.join(reasons)}")
     if problem.flops() > MOST_FLOPS:
         raise ValueError(f"study: recording: expected at most {MOST_FLOPS:,} operations for a twin, got {problem}")
-    library = _load(build.cuda_library(table, csrc))
+    library = load(build.cuda_library(table, csrc), device=True)
     struct = struct_of(problem)
     operation = (problem.op.encode(), name.encode(), DTYPES.index(problem.dtype), ctypes.addressof(struct))
     workspace = library.spatialconv_record_workspace(*operation, MULTIPROCESSORS)
@@ -100,16 +99,3 @@ def recorded(problem: Problem, name: str, csrc: Path | None = None) -> dict[str,
             offsets, active, _ = requests(mine[mine["bytes"] == size])
             found[role] = found.get(role, NONE) + of_addresses(offsets, active, int(size))
     return found
-
-
-@cache
-def _load(path: Path) -> ctypes.CDLL:
-    library = ctypes.CDLL(str(path))
-    operation = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_int64, ctypes.c_void_p]
-    library.spatialconv_record_workspace.argtypes = [*operation, ctypes.c_int64]
-    library.spatialconv_record_workspace.restype = ctypes.c_int64
-    library.spatialconv_record.argtypes = [*operation, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64]
-    library.spatialconv_record.restype = ctypes.c_int64
-    library.spatialconv_recorded.argtypes = [ctypes.c_void_p]
-    library.spatialconv_recorded.restype = None
-    return library
