@@ -24,12 +24,12 @@ def events(rows: list[tuple[int, int, int, int]]) -> np.ndarray:
 
 
 def test_lanes_are_joined_by_instruction_and_turn():
-    """Two threads of one warp, one of the next, a loop of two turns at one instruction, another instruction."""
-    made = [(100 * thread + turn, 7, 0, thread) for thread in (0, 1, 32) for turn in (0, 1)]
+    """Three threads of one warp, one of the next, a loop of two turns at one instruction, another instruction."""
+    made = [(100 * thread + turn, 7, 0, thread) for thread in (0, 1, 17, 32) for turn in (0, 1)]
     made += [(500, 9, 0, 1), (900, 7, 1, 0)]
     offsets, active, first = warps.requests(events(made))
     found = {(int(row), *map(int, offsets[n][active[n]])) for n, row in enumerate(first)}
-    assert found == {(0, 0, 100), (1, 1, 101), (4, 3200), (5, 3201), (6, 500), (7, 900)}
+    assert found == {(0, 0, 100, 1700), (1, 1, 101, 1701), (6, 3200), (7, 3201), (8, 500), (9, 900)}
     assert active.sum() == len(made)
 
 
