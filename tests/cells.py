@@ -78,6 +78,11 @@ def on_cpu(op: str, interpreted: bool = False) -> list[str]:
     return [name for name in names if name.startswith("triton:") == interpreted]
 
 
+def _flops(text: str) -> int:
+    problem = parse(text)
+    return problem.flops() if isinstance(problem, Conv2dProblem) else 0
+
+
 def _takes(entry: Listed, text: str, dtype: str, device: str) -> bool:
     _, name, level = entry
     return any(
@@ -86,17 +91,20 @@ def _takes(entry: Listed, text: str, dtype: str, device: str) -> bool:
     )
 
 
-def sampled(listed: Sequence[Listed], device: str = "cpu", share: int = 1) -> list[Cell]:
-    """The seeded sample; of kernels that run slowly here one geometry in ``share``, though
-    at least eight, and others for every kernel."""
+def sampled(
+    listed: Sequence[Listed], device: str = "cpu", share: int = 1, most_flops: float = float("inf")
+) -> list[Cell]:
+    """The seeded sample; of kernels that run slowly here one geometry in ``share``, though at least eight, and others
+    for every kernel, of those that are no larger than ``most_flops``; ``whole`` has them all."""
     rows: list[tuple] = []
     refused: dict[tuple[str, str, str], tuple] = {}
     for number, entry in enumerate(listed):
         texts = geometries.printed(entry[0])
         dtypes = [dtype for dtype in FLOATS if any(_takes(entry, text, dtype, device) for text in texts)]
         taken = [text for text in texts if any(_takes(entry, text, dtype, device) for dtype in dtypes)]
-        step = min(share, max(len(taken) // 8, 1))
-        mine = [(entry, text) for index, text in enumerate(taken) if (index + number) % step == 0]
+        small = [text for text in taken if _flops(text) <= most_flops]
+        step = min(share, max(len(small) // 8, 1))
+        mine = [(entry, text) for index, text in enumerate(small) if (index + number) % step == 0]
         rows += geometries.pairwise(mine, dtypes, LAYOUTS, LAYOUTS, DATA, MEMORY, seed=SEED)
         # What a kernel refuses does not depend on the level, so it is counted at one; a dtype once, not by geometry.
         missing = [(text, FLOATS[0] if dtypes == [] else dtypes[0]) for text in texts if text not in taken]

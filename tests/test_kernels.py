@@ -15,8 +15,8 @@ from spatialconv.backends import load
 from spatialconv.backends.extension import loader
 
 LEVELS = tuple(loader.load().levels()) if loader.unavailable() is None else ("",)
-# One row in so many of the kernels that are interpreted.
-SHARE = 6
+# One row in so many of the kernels that are interpreted, and none of more operations.
+SHARE, MOST_FLOPS = 6, 2e6
 
 
 def kernels(interpreted: bool) -> list[Listed]:
@@ -30,7 +30,7 @@ def kernels(interpreted: bool) -> list[Listed]:
 
 
 def sampled() -> list[Cell]:
-    return cells.sampled(kernels(False)) + cells.sampled(kernels(True), share=SHARE)
+    return cells.sampled(kernels(False)) + cells.sampled(kernels(True), share=SHARE, most_flops=MOST_FLOPS)
 
 
 def whole() -> list[Cell]:

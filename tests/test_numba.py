@@ -224,6 +224,7 @@ def test_the_first_use_says_that_it_compiles_and_the_next_process_finds_it_done(
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb*")} == written
 
 
+@pytest.mark.full(cost=2)
 def test_of_processes_that_start_together_one_compiles(tmp_path: Path) -> None:
     with ThreadPoolExecutor() as pool:
         processes = list(pool.map(lambda _: fresh(USE, tmp_path), range(3)))
@@ -252,6 +253,7 @@ def test_no_two_functions_have_one_name() -> None:
     assert [name for name, count in names.items() if count > 1] == []
 
 
+@pytest.mark.full(cost=2)
 def test_the_users_own_cache_folder_rules(tmp_path: Path) -> None:
     done = fresh(USE, tmp_path / "ours", NUMBA_CACHE_DIR=str(tmp_path / "users"))
     assert done.stdout == ANSWER
