@@ -13,6 +13,7 @@ from torch import Tensor
 
 from . import dispatch
 from .backends.base import Plan
+from .backends.extension import loader
 from .dispatch import local
 from .problem import Conv2dProblem, Problem
 
@@ -27,6 +28,7 @@ _function_mode = _C._is_torch_function_mode_enabled
 _transforms = _C._are_functorch_transforms_active
 _autocast = _C._is_any_autocast_enabled
 _tracing = _C._is_tracing
+_OBSERVERS = (_dispatch_modes, _function_mode, _transforms, _autocast, _profiling, _tracing)
 get_threads = torch.get_num_threads
 deterministic = _C._get_deterministic_algorithms
 _strided = torch.strided
@@ -133,6 +135,41 @@ def conv_surroundings(input) -> tuple:
 def gpu(input) -> tuple:
     """The same for a tensor on a GPU: which one, and the precision asked for."""
     return input.device, dispatch.precision("cuda")
+
+
+def python_key(op: str, input, weight, bias, options: tuple, flags: tuple, backend: str | None) -> tuple | None:
+    """What decides which plan a call gets, as a dict's key; None where it may not take the short way.
+
+    ``options`` are those of the caller's arguments that are integers, words, None or pairs, ``flags`` those that are
+    booleans. The compiled part's ``call_key`` builds the same for tensors on the CPU.
+    """
+    if not (exact(options) and are_flags(flags) and eager(input, weight, bias)):
+        return None
+    tensors = (input.shape, input.stride(), input.dtype)
+    if weight is not None:
+        kind = None if bias is None else (bias.shape, bias.dtype)
+        tensors += (weight.shape, weight.stride(), weight.dtype, kind)
+    return (op, *tensors, options, flags, backend, *conv_surroundings(input))
+
+
+def _first_key(*arguments) -> tuple | None:
+    """Stands for ``call_key`` until the first call, which is soon enough to load the compiled part."""
+    global call_key
+    # An editable install keeps its compiled module when the sources beside it change.
+    module = None if loader.unavailable() else loader.load()
+    if not hasattr(module, "call_key"):
+        call_key = python_key
+    else:
+        module.watch(
+            Tensor, torch.nn.Parameter, _strided, _OBSERVERS, forward_ad, (get_threads, deterministic), cpu_precision,
+            ("mkldnn", "conv"), local, python_key,
+        )  # fmt: skip
+        call_key = module.call_key
+    return call_key(*arguments)
+
+
+# Called where nothing is compiled: what traces Python code cannot look into it.
+call_key = _first_key
 
 
 class Entry:

@@ -15,21 +15,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from . import eager as short
 from . import eager_autograd as recorded
 from .activations import FUNCTIONS
-from .dispatch import local, requested
-from .eager import (
-    are_flags,
-    conv_surroundings,
-    cpu_precision,
-    deterministic,
-    eager,
-    exact,
-    get_threads,
-    gpu,
-    recall,
-    remember,
-)
+from .dispatch import requested
+from .eager import recall, remember
 from .errors import argument_error
 from .ops import OPS, arguments
 from .ops.autocast import DEVICES as AUTOCAST_DEVICES
@@ -76,18 +66,14 @@ def conv2d(
         TypeError, RuntimeError: as torch does, before any kernel runs. ValueError: unknown backend or activation.
         BackendUnavailableError, UnsupportedProblemError: the request cannot be met.
     """
-    if eager(input, weight, bias) and exact((stride, padding, dilation, activation)) and type(groups) is int:
+    options = (stride, padding, dilation, groups, activation)
+    key = None if _compiling() else short.call_key("conv2d", input, weight, bias, options, (), backend)
+    if key is not None:
         record = _grad() and (input.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad))
         if record and activation is not None:
             arguments.check_activation("conv2d", activation, input)
             plain = conv2d(input, weight, bias, stride, padding, dilation, groups, backend=backend)
             return FUNCTIONS[activation](plain)
-        key = (
-            input.shape, input.stride(), weight.shape, weight.stride(), input.dtype, weight.dtype,
-            None if bias is None else (bias.shape, bias.dtype), stride, padding, dilation, groups, activation, backend,
-            local.request, get_threads(), deterministic(),
-            cpu_precision("mkldnn", "conv") if input.is_cpu else gpu(input),
-        )  # fmt: skip
         entry = recall(key)
         if entry is None and input.dim() == 4 and not input.is_complex():
             geometry = _conv2d_geometry("conv2d", weight, stride, padding, dilation, groups)
@@ -206,11 +192,8 @@ def local_conv2d(
         return unbatched.squeeze(0)
     _check_batched(op, input)
     options = (stride, padding, dilation, groups)
-    if eager(input, weight, bias) and not input.is_complex() and exact(options):
-        key = (
-            op, input.shape, input.stride(), weight.shape, input.dtype, weight.dtype,
-            None if bias is None else (bias.shape, bias.dtype), options, backend, conv_surroundings(input),
-        )  # fmt: skip
+    key = None if _compiling() else short.call_key(op, input, weight, bias, options, (), backend)
+    if key is not None and not input.is_complex():
         entry = recall(key)
         if entry is None:
             geometry = _conv2d_geometry(op, weight, *options)
@@ -263,11 +246,8 @@ def conv_transpose2d(
         )
         return unbatched.squeeze(0)
     options = (stride, padding, output_padding, groups, dilation)
-    if eager(input, weight, bias) and not input.is_complex() and exact(options):
-        key = (
-            name, input.shape, input.stride(), weight.shape, weight.stride(), input.dtype, weight.dtype,
-            None if bias is None else (bias.shape, bias.dtype), options, backend, conv_surroundings(input),
-        )  # fmt: skip
+    key = None if _compiling() else short.call_key(name, input, weight, bias, options, (), backend)
+    if key is not None and not input.is_complex():
         entry = recall(key)
         if entry is None:
             size, *geometry = arguments.conv_transpose2d_geometry(input, weight, bias, *options)
@@ -392,14 +372,11 @@ def adaptive_avg_pool2d(input: Tensor, output_size, *, backend: str | None = Non
 
 def _max_pool2d(op: str, input, given: tuple, flags: tuple, return_indices: bool, backend: str | None):
     """Both max poolings; ``given`` and ``flags`` are the caller's arguments that say which windows."""
-    if eager(input) and exact(given) and are_flags(flags):
-        record = _grad() and input.requires_grad
-        indices = bool(return_indices or record)
-        positions = bool(return_indices), indices
-        key = (
-            op, input.shape, input.stride(), input.dtype, given, flags, positions, backend,
-            local.request, get_threads(), deterministic(), None if input.is_cpu else gpu(input),
-        )  # fmt: skip
+    record = not _compiling() and isinstance(input, Tensor) and _grad() and input.requires_grad
+    indices = bool(return_indices or record)
+    positions = bool(return_indices), indices
+    key = None if _compiling() else short.call_key(op, input, None, None, given, (*flags, *positions), backend)
+    if key is not None:
         entry = recall(key)
         if entry is None and input.dim() == 4:
             windows = _max_windows(op, input, given, flags)
@@ -432,11 +409,8 @@ def _keeps_offsets(input: Tensor, windows: tuple) -> bool:
 
 def _avg_pool2d(op: str, input, given: tuple, flags: tuple, backend: str | None) -> Tensor:
     """Both average poolings; ``given`` and ``flags`` are the caller's arguments that say which windows and divisor."""
-    if eager(input) and exact(given) and are_flags(flags):
-        key = (
-            op, input.shape, input.stride(), input.dtype, given, flags, backend,
-            local.request, get_threads(), deterministic(), None if input.is_cpu else gpu(input),
-        )  # fmt: skip
+    key = None if _compiling() else short.call_key(op, input, None, None, given, flags, backend)
+    if key is not None:
         entry = recall(key)
         if entry is None and input.dim() == 4 and not input.is_complex():
             kernel, step, edge, ceil, include_pad, divisor, size = _avg_windows(op, input, given, flags)

@@ -15,6 +15,7 @@ import torch
 from compare import Truth, max_pool, truth, window_offsets
 from torch import Tensor
 
+from spatialconv.backends import allocation
 from spatialconv.backends.base import DTYPES
 from spatialconv.problem import Conv2dProblem, Problem
 from spatialconv.shapes import memory_format
@@ -119,8 +120,12 @@ class GuardedEmpty:
 
     def patch(self, monkeypatch) -> None:
         """Stand in for every way in which a plan allocates."""
-        for holder, name in ((torch, "empty"), (torch, "empty_strided"), (Tensor, "new_empty_strided")):
+        ways = (torch, "empty"), (torch, "empty_strided"), (Tensor, "new_empty_strided"), (allocation, "empty_strided")
+        for holder, name in ways:
             monkeypatch.setattr(holder, name, self._guarding(getattr(holder, name)))
+        # Every workspace is new, for one that was kept may be larger than it has to be.
+        monkeypatch.setattr(allocation, "KEPT_BYTES", 0)
+        monkeypatch.setattr(allocation, "_kept", allocation._Kept())
 
     def _guarding(self, allocate):
         empty = torch.full

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,17 @@ def test_the_system_gives_them() -> None:
                 pytest.skip("the system had no large pages to give")
             return
     raise AssertionError("the tensor's memory is not mapped")
+
+
+def test_a_thread_keeps_a_small_workspace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allocation, "_kept", allocation._Kept())
+    first, _ = allocation.workspace(1000)
+    assert allocation.workspace(10)[0] == first
+    larger, _ = allocation.workspace(5000)
+    assert allocation.workspace(1000)[0] == larger
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(lambda: allocation.workspace(10)[0]).result() != larger
+    size = allocation.KEPT_BYTES + 1
+    address, memory = allocation.workspace(size)
+    assert memory is not None and memory.data_ptr() == address and memory.nbytes == size
+    assert allocation.workspace(10)[0] == larger, "what is larger is not kept"

@@ -12,6 +12,7 @@ from operands import place, values
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from spatialconv import dispatch
+from spatialconv.backends import allocation
 from spatialconv.backends.base import DTYPES
 from spatialconv.backends.extension import loader
 from spatialconv.problem import parse
@@ -54,6 +55,11 @@ class Calls(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+def watched_empty(shape: tuple[int, ...], steps: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """What allocates below all modes, as an op that they see."""
+    return torch.empty_strided(shape, steps, dtype=dtype)
+
+
 def seen_ops(op: str, name: str, text: str, dtype: str, layout: str, memory: str) -> set[str]:
     problem = parse(f"{op} {text} {dtype} {layout}")
     if op == "max_pool2d":
@@ -67,7 +73,8 @@ def seen_ops(op: str, name: str, text: str, dtype: str, layout: str, memory: str
         for tensor in wide
     ]
     plan = dispatch.kernel(name).plan(problem, context)
-    with Calls() as calls:
+    with Calls() as calls, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(allocation, "empty_strided", watched_empty)
         plan(*operands)
     assert calls.names, "nothing was seen: the plan was not watched"
     return calls.names

@@ -94,12 +94,14 @@ struct Correlating {
       from = work.filters.at(work.c, group, filter + 1);
       left = size;
     }
-    void give(TileCall<C>& call) {
+    // The call may take so many tiles: fewer where the last of it is fetched before.
+    void give(TileCall<C>& call, int64_t tiles) {
       call.fetch = from;
       call.fetch_step = left > 0 ? step : 0;
-      if (left <= 0) return;
-      from += chunks * step;
-      left -= chunks * step;
+      call.tiles = left > 0 ? smaller(tiles, ceil_div(left, chunks * step)) : tiles;
+      const int64_t given = call.tiles * chunks * call.fetch_step;
+      from += given;
+      left -= given;
     }
   };
 
@@ -113,30 +115,34 @@ struct Correlating {
     const bool direct = std::is_same_v<Storage, C> && columns % kLanes<C> == 0, dense = c.dense_dest();
     const Finish<C> finish{reinterpret_cast<const C*>(added), false, c.activation};
     TileCall<C> call{c.depth(), rows, row_stride, filters.at(c, group, filter), width, sums, width, false};
-    call.a_ahead = kTileRows * row_stride;
+    call.a_next = kTileRows * row_stride;
+    call.fetch_a = true;
     Upcoming next(*this, group, filter, c.depth() * width, ceil_div(block.pixel_end - block.pixel, kTileRows));
     Cursor at(c, block.pixel);
-    for (int64_t pixel = block.pixel; pixel < block.pixel_end; pixel += kTileRows, call.a += kTileRows * row_stride) {
-      const int64_t count = smaller(kTileRows, block.pixel_end - pixel);
-      next.give(call);
-      if (direct && (dense || at.w + count <= c.w.count)) {
+    for (int64_t pixel = block.pixel; pixel < block.pixel_end;) {
+      const int64_t left = block.pixel_end - pixel, count = smaller(kTileRows, left);
+      const bool here = direct && (dense || at.w + count <= c.w.count);
+      // All whole tiles of the row, or of the block where rows follow each other.
+      next.give(call, here ? larger(1, (dense ? left : smaller(left, c.w.count - at.w)) / kTileRows) : 1);
+      if (here) {
         call.out = reinterpret_cast<C*>(dest) + channel + (dense ? pixel * c.dest.column : dest_offset(c, at));
         call.out_stride = c.w.spacing * c.dest.column;
-        call.out_ahead = kTileRows * call.out_stride;
+        call.out_ahead = call.out_next = kTileRows * call.out_stride;
         call.accumulate = c.accumulate;
         call.finish = finish.needed() ? &finish : nullptr;
-        multiply_tile(count, columns, call);
-        at.move(c, count);
-        continue;
+      } else {
+        call.out = sums;
+        call.out_stride = width;
+        call.out_ahead = 0;
+        call.accumulate = false;
+        call.finish = nullptr;
       }
-      call.out = sums;
-      call.out_stride = width;
-      call.out_ahead = 0;
-      call.accumulate = false;
-      call.finish = nullptr;
       multiply_tile(count, columns, call);
-      at.move(c, count);
-      store_rows(c, dest + channel, added, pixel, count, columns, sums);
+      const int64_t done = smaller(call.tiles * kTileRows, left);
+      at.move(c, done);
+      if (!here) store_rows(c, dest + channel, added, pixel, count, columns, sums);
+      pixel += done;
+      call.a += call.tiles * call.a_next;
     }
   }
 
@@ -150,26 +156,30 @@ struct Correlating {
     const bool direct = std::is_same_v<Storage, C> && c.dense_dest();
     const Finish<C> finish{reinterpret_cast<const C*>(added), true, c.activation};
     TileCall<C> call{c.depth(), filters.at(c, group, filter), filters.pitch, panels, plan.pitch, sums, width, false};
+    call.b_next = plan.panel_step;
+    call.out_next = width;
     Upcoming next(*this, group, filter, kTileRows * filters.pitch, ceil_div(block.pixel_end - block.pixel, width));
-    for (int64_t pixel = block.pixel; pixel < block.pixel_end; pixel += width, call.b += plan.panel_step) {
-      const int64_t columns = smaller(width, block.pixel_end - pixel), at = pixel % plane;
-      next.give(call);
-      if (direct && columns % kLanes<C> == 0 && at + columns <= plane) {
+    for (int64_t pixel = block.pixel; pixel < block.pixel_end;) {
+      const int64_t at = pixel % plane, left = block.pixel_end - pixel, columns = smaller(width, left);
+      const bool here = direct && columns % kLanes<C> == 0 && at + columns <= plane;
+      next.give(call, here ? larger(1, smaller(left, plane - at) / width) : 1);
+      if (here) {
         call.out = reinterpret_cast<C*>(dest) + pixel / plane * c.dest.image + channel * c.dest.channel + at;
         call.out_stride = c.dest.channel;
         call.out_ahead = width;
         call.accumulate = c.accumulate;
         call.finish = finish.needed() ? &finish : nullptr;
-        multiply_tile(rows, columns, call);
-        continue;
+      } else {
+        call.out = sums;
+        call.out_stride = width;
+        call.out_ahead = 0;
+        call.accumulate = false;
+        call.finish = nullptr;
       }
-      call.out = sums;
-      call.out_stride = width;
-      call.out_ahead = 0;
-      call.accumulate = false;
-      call.finish = nullptr;
       multiply_tile(rows, columns, call);
-      store_lines(c, dest + channel * c.dest.channel, added, pixel, rows, columns, sums);
+      if (!here) store_lines(c, dest + channel * c.dest.channel, added, pixel, rows, columns, sums);
+      pixel += smaller(call.tiles * width, left);
+      call.b += call.tiles * call.b_next;
     }
   }
 

@@ -25,7 +25,7 @@ struct Finish {
 };
 
 // out[i][j] (+)= sum over k < depth of a[i * a_stride + k] * b[k * b_stride + j], every sum in the order of k, and
-// finished where that is asked for.
+// finished where that is asked for; then as much again for each further tile, whose operands lie `*_next` further.
 template <class Compute>
 struct TileCall {
   int64_t depth;
@@ -37,9 +37,11 @@ struct TileCall {
   int64_t out_stride;
   bool accumulate;
   const Finish<Compute>* finish = nullptr;
-  // How much further the next tile reads (0: not told) and writes (0: fetch what this one writes). It is fetched
-  // meanwhile, a line of every row at a time: a processor follows few streams by itself, and every row is one.
-  int64_t a_ahead = 0, out_ahead = 0;
+  int64_t tiles = 1, a_next = 0, b_next = 0, out_next = 0;
+  // Whether lines of what the next tile reads as `a` are fetched meanwhile, and how much further what is fetched of
+  // `out` lies (0: what this tile writes): a processor follows few streams by itself, and every row is one.
+  bool fetch_a = false;
+  int64_t out_ahead = 0;
   // What comes after this operand: `fetch_step` elements of it are fetched for every line of a row.
   const Compute* fetch = nullptr;
   int64_t fetch_step = 0;
@@ -75,40 +77,46 @@ SC_INLINE void prefetch_rows(const Compute* out, int64_t stride) {
 template <class Compute, int rows, int vectors>
 void tile(const TileCall<Compute>& call) {
   constexpr int lanes = kLanes<Compute>;
-  const int64_t depth = call.depth, a_stride = call.a_stride, b_stride = call.b_stride, out_stride = call.out_stride;
-  const Compute* a = call.a;
-  const Compute* b = call.b;
-  vec<Compute> sum[rows][vectors];
-  SC_UNROLL for (int i = 0; i < rows; ++i) {
-    SC_UNROLL for (int j = 0; j < vectors; ++j) sum[i][j] = zero<Compute>();
-  }
-  if (call.accumulate) {
-    SC_UNROLL for (int i = 0; i < rows; ++i) {
-      SC_UNROLL for (int j = 0; j < vectors; ++j) sum[i][j] = load(call.out + i * out_stride + j * lanes);
-    }
-  }
-  prefetch_rows<Compute, rows, vectors>(call.out + call.out_ahead, out_stride);
   constexpr int64_t line = kLineElements<Compute>;
-  const Compute* fetch = call.fetch;
-  for (int64_t k = 0; k < depth; fetch += call.fetch_step) {
-    for (int64_t i = 0; i < call.fetch_step; i += line) __builtin_prefetch(fetch + i, 0, 2);
-    if (call.a_ahead != 0) {
-      SC_UNROLL for (int i = 0; i < rows; ++i) __builtin_prefetch(a + call.a_ahead + i * a_stride, 0, 3);
+  const int64_t depth = call.depth, a_stride = call.a_stride, b_stride = call.b_stride, out_stride = call.out_stride;
+  const int64_t a_next = call.a_next, b_next = call.b_next, out_next = call.out_next, fetch_step = call.fetch_step;
+  const int64_t out_ahead = call.out_ahead, fetch_a = call.fetch_a ? a_next : 0;
+  const Compute *a_first = call.a, *b_first = call.b, *fetch = call.fetch;
+  const bool accumulate = call.accumulate;
+  const Finish<Compute>* finish = call.finish;
+  Compute* out = call.out;
+  for (int64_t tile = 0; tile < call.tiles; ++tile, a_first += a_next, b_first += b_next, out += out_next) {
+    vec<Compute> sum[rows][vectors];
+    SC_UNROLL for (int i = 0; i < rows; ++i) {
+      SC_UNROLL for (int j = 0; j < vectors; ++j) sum[i][j] = zero<Compute>();
     }
-    for (const int64_t end = smaller(k + line, depth); k < end; ++k) {
-      vec<Compute> right[vectors];
-      SC_UNROLL for (int j = 0; j < vectors; ++j) right[j] = load(b + j * lanes);
+    if (accumulate) {
       SC_UNROLL for (int i = 0; i < rows; ++i) {
-        const vec<Compute> left = broadcast(a[i * a_stride]);
-        SC_UNROLL for (int j = 0; j < vectors; ++j) sum[i][j] = fma(left, right[j], sum[i][j]);
+        SC_UNROLL for (int j = 0; j < vectors; ++j) sum[i][j] = load(out + i * out_stride + j * lanes);
       }
-      ++a;
-      b += b_stride;
     }
-  }
-  if (call.finish != nullptr) finish_tile(*call.finish, sum);
-  SC_UNROLL for (int i = 0; i < rows; ++i) {
-    SC_UNROLL for (int j = 0; j < vectors; ++j) store(call.out + i * out_stride + j * lanes, sum[i][j]);
+    prefetch_rows<Compute, rows, vectors>(out + out_ahead, out_stride);
+    const Compute *a = a_first, *b = b_first;
+    for (int64_t k = 0; k < depth; fetch += fetch_step) {
+      for (int64_t i = 0; i < fetch_step; i += line) __builtin_prefetch(fetch + i, 0, 2);
+      if (fetch_a != 0) {
+        SC_UNROLL for (int i = 0; i < rows; ++i) __builtin_prefetch(a + fetch_a + i * a_stride, 0, 3);
+      }
+      for (const int64_t end = smaller(k + line, depth); k < end; ++k) {
+        vec<Compute> right[vectors];
+        SC_UNROLL for (int j = 0; j < vectors; ++j) right[j] = load(b + j * lanes);
+        SC_UNROLL for (int i = 0; i < rows; ++i) {
+          const vec<Compute> left = broadcast(a[i * a_stride]);
+          SC_UNROLL for (int j = 0; j < vectors; ++j) sum[i][j] = fma(left, right[j], sum[i][j]);
+        }
+        ++a;
+        b += b_stride;
+      }
+    }
+    if (finish != nullptr) finish_tile(*finish, sum);
+    SC_UNROLL for (int i = 0; i < rows; ++i) {
+      SC_UNROLL for (int j = 0; j < vectors; ++j) store(out + i * out_stride + j * lanes, sum[i][j]);
+    }
   }
 }
 

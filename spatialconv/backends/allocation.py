@@ -1,4 +1,4 @@
-"""New tensors for results; large ones lie on large pages.
+"""New tensors for results, and memory that a kernel needs while it runs; large ones lie on large pages.
 
 Fresh memory comes from the system when it is first written, page by page, and pages of 4 KB come at a fraction of the
 speed of a copy. Linux hands out large ones (2 MB on x86-64) where they are asked for: madvise(2), MADV_HUGEPAGE. They
@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import math
 import mmap
+import threading
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -23,7 +24,44 @@ from ..shapes import dense_strides
 
 # glibc's largest M_MMAP_THRESHOLD.
 LEAST_BYTES = 32 << 20
+# Up to so many bytes of workspace stay with a thread from call to call.
+KEPT_BYTES = 1 << 20
 _SIZE_FILE = Path("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size")
+
+
+def _as_inductor_does():
+    """What code compiled by torch allocates with: it costs half as much a call as what users are offered."""
+    guards = getattr(getattr(torch._C, "_dynamo", None), "guards", None)
+    found = getattr(guards, "_empty_strided_cpu", None)
+    return found or (lambda shape, steps, dtype: torch.empty_strided(shape, steps, dtype=dtype))
+
+
+# empty_strided(shape, steps, dtype): a new tensor on the CPU.
+empty_strided = _as_inductor_does()
+
+
+class _Kept(threading.local):
+    """A thread's workspace. Nothing else runs in the thread between a plan's asking for it and the kernel's end, but
+    what a signal or a finalizer calls, and that has ended before."""
+
+    def __init__(self) -> None:
+        self.size = self.address = 0
+        self.memory: Tensor | None = None
+
+
+_kept = _Kept()
+
+
+def workspace(size: int) -> tuple[int, Tensor | None]:
+    """The address of so many bytes, and what has to live while they are used."""
+    if size <= _kept.size:
+        return _kept.address, None
+    memory = empty_strided((size,), (1,), torch.uint8)
+    if size <= KEPT_BYTES:
+        _kept.memory, _kept.size, _kept.address = memory, size, memory.data_ptr()
+    elif large(size):
+        on_large_pages(memory)
+    return memory.data_ptr(), memory
 
 
 @cache

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .. import eager as short
 from ..dispatch import Choice, choose, current_context, requested
-from ..eager import conv_surroundings, eager, exact
 from ..functional import conv2d
 from ..problem import Conv2dProblem
 from .layers import Conv2d
@@ -82,24 +82,21 @@ class PackedConv2d:
         if "weight" not in parameters or "bias" not in parameters:
             return None
         weight, bias = parameters["weight"], parameters["bias"]
-        if not eager(input, weight, bias):
+        if torch.compiler.is_compiling():
+            return None
+        padding = layer.padding
+        if layer.padding_mode != "zeros":
+            if not short.eager(input, weight, bias):
+                return None
+            padding = (0, 0)
+            input = F.pad(input, layer._reversed_padding_repeated_twice, mode=layer.padding_mode)
+        geometry = (layer.stride, padding, layer.dilation, layer.groups)
+        key = short.call_key("conv2d", input, weight, bias, (*geometry, layer.activation), (), layer.backend)
+        if key is None:
             return None
         state = self._state
         if state is None or state.weight is not weight:
             state = self._state = _State(weight, {}, [])
-        if layer.padding_mode == "zeros":
-            padding = layer.padding
-        else:
-            padding = (0, 0)
-            input = F.pad(input, layer._reversed_padding_repeated_twice, mode=layer.padding_mode)
-        geometry = (layer.stride, padding, layer.dilation, layer.groups)
-        if not exact(geometry):
-            return None
-        key = (
-            input.shape, input.stride(), input.dtype, input.device, geometry,
-            None if bias is None else (bias.shape, bias.dtype), layer.activation, layer.backend,
-            conv_surroundings(input),
-        )  # fmt: skip
         try:
             run = state.runs[key]
         except KeyError:

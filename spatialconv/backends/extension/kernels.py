@@ -126,13 +126,9 @@ class ExtensionKernel(Kernel):
 
             return run
 
-        large = allocation.large(workspace_bytes)
-
         def run_with_workspace(address, x, w, y, aux, packed):
-            workspace = torch.empty(workspace_bytes, dtype=torch.uint8)
-            if large:
-                allocation.on_large_pages(workspace)
-            code = call(handle, address, x, w, y, aux, workspace.data_ptr(), thread_count, packed)
+            place, _memory = allocation.workspace(workspace_bytes)
+            code = call(handle, address, x, w, y, aux, place, thread_count, packed)
             if code:
                 threads.check(code)
 
@@ -159,9 +155,8 @@ class ConvKernel(ExtensionKernel):
         plain_address, last_address = ctypes.addressof(plain), ctypes.addressof(channels_last)
         packed = int(context.prepacked)
         call, handle, thread_count = loader.load().run, self.handle(problem, context), context.threads
-        workspace_bytes = self.workspace_bytes(problem, context)
+        workspace_bytes, dtype = self.workspace_bytes(problem, context), DTYPES[problem.dtype]
         large_output = allocation.large(prod(shape) * problem.itemsize)
-        large_workspace = allocation.large(workspace_bytes)
 
         # in_layout, as_it_lies and run stand here in full: a small layer's call is mostly these few lines.
         def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None, _keep=(plain, channels_last)) -> Tensor:
@@ -175,16 +170,13 @@ class ConvKernel(ExtensionKernel):
                     weight = weight.contiguous()
             if bias is not None and not bias.is_contiguous():
                 bias = bias.contiguous()
-            output = input.new_empty_strided(shape, steps)
-            workspace = torch.empty(workspace_bytes, dtype=torch.uint8) if workspace_bytes else None
+            output = allocation.empty_strided(shape, steps, dtype)
+            place, _memory = allocation.workspace(workspace_bytes) if workspace_bytes else (0, None)
             if large_output:
                 allocation.on_large_pages(output)
-            if large_workspace:
-                allocation.on_large_pages(workspace)
             code = call(
                 handle, address, input.data_ptr(), weight.data_ptr(), output.data_ptr(),
-                0 if bias is None else bias.data_ptr(), 0 if workspace is None else workspace.data_ptr(),
-                thread_count, packed,
+                0 if bias is None else bias.data_ptr(), place, thread_count, packed,
             )  # fmt: skip
             if code:
                 threads.check(code)

@@ -55,27 +55,24 @@ class PoolKernel(ExtensionKernel):
         steps = dense_strides(shape, layout)
         is_max, with_indices = problem.op == "max_pool2d", problem.indices
         call, handle, thread_count = loader.load().run, self.handle(problem, context), context.threads
-        workspace_bytes = self.workspace_bytes(problem, context)
+        workspace_bytes, dtype = self.workspace_bytes(problem, context), DTYPES[problem.dtype]
         large_output = allocation.large(prod(shape) * problem.itemsize)
         large_indices = with_indices and allocation.large(prod(shape) * torch.int64.itemsize)
-        large_workspace = allocation.large(workspace_bytes)
 
         # in_layout, allocate and run stand here in full, as in conv2d.
         def pool2d(input: Tensor, _keep=struct) -> Tensor | tuple[Tensor, Tensor | None]:
             if not (input.is_contiguous() if nchw else input.is_contiguous(memory_format=_CHANNELS_LAST)):
                 input = dense(input, layout)
-            output = input.new_empty_strided(shape, steps)
-            indices = input.new_empty_strided(shape, steps, dtype=torch.int64) if with_indices else None
-            workspace = torch.empty(workspace_bytes, dtype=torch.uint8) if workspace_bytes else None
+            output = allocation.empty_strided(shape, steps, dtype)
+            indices = allocation.empty_strided(shape, steps, torch.int64) if with_indices else None
+            place, _memory = allocation.workspace(workspace_bytes) if workspace_bytes else (0, None)
             if large_output:
                 allocation.on_large_pages(output)
             if large_indices:
                 allocation.on_large_pages(indices)
-            if large_workspace:
-                allocation.on_large_pages(workspace)
             code = call(
                 handle, address, input.data_ptr(), 0, output.data_ptr(), 0 if indices is None else indices.data_ptr(),
-                0 if workspace is None else workspace.data_ptr(), thread_count, 0,
+                place, thread_count, 0,
             )  # fmt: skip
             if code:
                 threads.check(code)
