@@ -138,7 +138,8 @@ def gpu(input) -> tuple:
 
 
 def python_key(op: str, input, weight, bias, options: tuple, flags: tuple, backend: str | None) -> tuple | None:
-    """What decides which plan a call gets, as a dict's key; None where it may not take the short way.
+    """What decides which plan a call gets, as a dict's key; None where it may not take the short way. Without a weight
+    there is no precision to choose.
 
     ``options`` are those of the caller's arguments that are integers, words, None or pairs, ``flags`` those that are
     booleans. The compiled part's ``call_key`` builds the same for tensors on the CPU.
@@ -146,10 +147,13 @@ def python_key(op: str, input, weight, bias, options: tuple, flags: tuple, backe
     if not (exact(options) and are_flags(flags) and eager(input, weight, bias)):
         return None
     tensors = (input.shape, input.stride(), input.dtype)
+    surroundings = conv_surroundings(input)
     if weight is not None:
         kind = None if bias is None else (bias.shape, bias.dtype)
         tensors += (weight.shape, weight.stride(), weight.dtype, kind)
-    return (op, *tensors, options, flags, backend, *conv_surroundings(input))
+    elif input.is_cpu:
+        surroundings = surroundings[:-1]
+    return (op, *tensors, options, flags, backend, *surroundings)
 
 
 def _first_key(*arguments) -> tuple | None:

@@ -179,7 +179,7 @@ inline PyObject* call_key(PyObject*, PyObject* const* args, Py_ssize_t count) {
     }
   }
   const Py_ssize_t asked = PyTuple_Size(w.surroundings);
-  Filling key((weight == Py_None ? 9 : 13) + asked);
+  Filling key((weight == Py_None ? 8 : 13) + asked);
   key.share(args[0]);
   for (int i = 1; i < (weight == Py_None ? 2 : 3); ++i) {
     key.attribute(args[i], w.shape);
@@ -199,7 +199,7 @@ inline PyObject* call_key(PyObject*, PyObject* const* args, Py_ssize_t count) {
   key.share(args[6]);
   key.attribute(w.local, w.request);
   for (Py_ssize_t i = 0; i < asked; ++i) key.answer(PyTuple_GetItem(w.surroundings, i));
-  if (key.good()) key.take(PyObject_Call(w.precision, w.precision_of, nullptr));
+  if (weight != Py_None && key.good()) key.take(PyObject_Call(w.precision, w.precision_of, nullptr));
   return key.done();
 }
 

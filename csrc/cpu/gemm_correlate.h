@@ -10,6 +10,7 @@
 #include "gemm_narrow.h"
 #include "gemm_source.h"
 #include "gemm_store.h"
+#include "gemm_thin.h"
 #include "gemm_weights.h"
 
 namespace spatialconv {
@@ -57,6 +58,7 @@ int64_t correlate_workspace(const Correlation& c, int64_t threads) {
   if (c.pixels() == 0 || c.taps() == 0) return 0;
   using C = compute_t<Storage>;
   const int64_t filters = round_up(packed_weight_size<C>(c), 64);
+  if (suits_thin<Storage>(c)) return filters * sizeof(C);
   if (suits_narrow<C>(c)) return (filters + threads * NarrowPlan<Storage>(c, threads).slab_size) * sizeof(C);
   if (suits_bands(c)) return (filters + threads * BandPlan<Storage>(c, threads).slab_size) * sizeof(C);
   if (suits_grid(c)) return (filters + threads * GridPlan<Storage>(c, threads).slab_size) * sizeof(C);
@@ -240,6 +242,9 @@ int32_t correlate(const Correlation& c, const void* source, const void* w, bool 
     if (error != 0) return error;
     work.filters.data = slabs;
     slabs += round_up(packed_weight_size<C>(c), 64);
+  }
+  if constexpr (std::is_same_v<Storage, C>) {
+    if (suits_thin<Storage>(c)) return correlate_thin<Storage>(c, source, work.filters, dest, bias, threads);
   }
   if (suits_narrow<C>(c)) return correlate_narrow<Storage>(c, source, work.filters.data, dest, bias, slabs, threads);
   if (suits_bands(c)) return correlate_bands<Storage>(c, source, work.filters.data, dest, bias, slabs, threads);

@@ -235,9 +235,12 @@ class Gridded {
   C* staged_;
 };
 
-// Packing costs little where many channels share it, and the planes of many source channels would leave the caches.
+// Packing costs little where many filters share it, but of few channels under overlapping windows it makes many times
+// what there was; and the planes of many source channels would leave the caches.
 inline bool suits_grid(const Correlation& c) {
-  return !c.nhwc && c.taps() > 1 && c.dest_channels <= 32 && c.source_channels <= 128;
+  const bool overlap = c.w.taps > c.w.stride && c.h.taps > c.h.stride;
+  const bool multiplies = c.source_channels <= 8 && overlap && c.depth() >= 32;
+  return !c.nhwc && c.taps() > 1 && (c.dest_channels <= 32 || multiplies) && c.source_channels <= 128;
 }
 
 template <class Storage>
