@@ -35,6 +35,7 @@ _CONV = """
     n1 ic260 ih3 iw3 oc20 kh3 kw3 ph1 pw1                          # the same, filters are most of it
     n1 ic2 ih5 iw131 oc3 kh3 kw3 ph1 pw1                           # a row in several parts
     n1 ic3 ih12 iw11 oc64 kh3 kw3 ph1 pw1                          # a network's first layer
+    n1 ic3 ih24 iw25 oc36 kh5 kw5 sh2 sw2 ph2 pw2                  # the same, overlapping windows of many values
     n3 ic5 ih6 iw5 oc7                                             # 1x1
     n1 ic17 ih1 iw19 oc33                                          # 1x1, one row
     n2 ic32 ih4 iw4 oc16                                           # 1x1, whole tiles
@@ -42,6 +43,8 @@ _CONV = """
     n2 ic17 ih21 iw20 oc24                                         # 1x1, planes of two runs of pixels
     n3 ic40 ih12 iw12 oc10                                         # 1x1, planes of one run
     n1 ic130 ih13 iw13 oc70                                        # 1x1, wide pixels in two runs
+    n2 ic11 ih23 iw31 oc7                                          # 1x1, few filters, planes of a run and a tail
+    n1 ic18 ih19 iw27 oc30 g2                                      # the same, groups
     n1 ic9 ih3 iw3 oc520                                           # 1x1, filters of two blocks
     n2 ic6 ih9 iw8 oc5 sh2 sw2                                     # 1x1 with stride
     n1 ic4 ih7 iw5 oc3 ph1 pw2                                     # 1x1 with padding
@@ -75,6 +78,11 @@ _CONV = """
     n1 ic2 ih2 iw3 oc3 kh5 kw7 ph2 pw3                             # a kernel larger than the image
     n1 ic3 ih9 iw11 oc4 kh3 kw3 ph2 pw2 dh2 dw2                    # dilation
     n1 ic3 ih19 iw20 oc4 kh3 kw3 ph6 pw6 dh6 dw6                   # wide dilation, a tap off the image everywhere
+    n1 ic24 ih19 iw20 oc17 kh3 kw3 ph2 pw2 dh2 dw2                 # dilation, many channels
+    n2 ic9 ih22 iw14 oc34 kh3 kw3 ph3 pw1 dh4 dw2                  # the same, unequal, several images
+    n1 ic16 ih18 iw17 oc40 kh5 kw5 ph2 pw2                         # 5x5, many channels and pixels
+    n2 ic20 ih13 iw12 oc36 kh1 kw7 pw3                             # the same, a row of taps
+    n1 ic140 ih15 iw14 oc150 kh3 kw3 ph9 pw9 dh9 dw9               # wide dilation, most taps off the image
     n1 ic2 ih11 iw14 oc3 kh3 kw2 sh2 sw1 ph1 dh2 dw3               # dilation with stride, unequal
     n1 ic2 ih13 iw25 oc4 kh3 kw3 sh2 sw2 ph2 pw2 dh2 dw2           # dilation with stride
     n1 ic3 ih9 iw9 oc4 oh5 ow4 kh3 kw3                             # the last rows and columns of the input unread

@@ -19,7 +19,7 @@ const Conv2d& as_conv(const void* problem) { return *static_cast<const Conv2d*>(
 // The correlation whose filters are packed.
 template <class Storage>
 Correlation packed_correlation(const Conv2d& p) {
-  return forward_correlation(suits_detour<Storage>(p) ? Detour<compute_t<Storage>>(p).problem : p);
+  return forward_correlation(suits_detour<Storage>(p, true) ? Detour<compute_t<Storage>>(p).problem : p);
 }
 
 template <class Storage>
@@ -41,7 +41,7 @@ int32_t run_forward(const void* problem, const Buffers& buffers) {
     return correlate<Storage>(forward_correlation(p), b.x, b.w, b.packed != 0, b.y, b.aux, b.workspace, b.threads);
   };
   const Conv2d& p = as_conv(problem);
-  if (!suits_detour<Storage>(p)) return run(p, buffers);
+  if (!suits_detour<Storage>(p, true)) return run(p, buffers);
   Buffers b = buffers;
   if (b.packed == 0) {  // once for all images
     const int32_t error = forward_pack<Storage>(problem, b);
@@ -59,7 +59,7 @@ int64_t forward_workspace(const void* problem, int64_t threads) {
     return correlate_workspace<Storage>(forward_correlation(p), threads);
   };
   const Conv2d& p = as_conv(problem);
-  return suits_detour<Storage>(p) ? detour_workspace<compute_t<Storage>>(p, workspace) : workspace(p);
+  return suits_detour<Storage>(p, true) ? detour_workspace<compute_t<Storage>>(p, workspace) : workspace(p);
 }
 
 template <class Storage>
@@ -81,7 +81,7 @@ template <class Storage>
 int32_t run_grad_input(const void* problem, const Buffers& b) {
   const Conv2d& p = as_conv(problem);
   if (suits_spread<Storage>(p)) return spread<Storage>(p, b);
-  if (!suits_detour<Storage>(p)) return grad_input_in_layout<Storage>(p, b);
+  if (!suits_detour<Storage>(p, false)) return grad_input_in_layout<Storage>(p, b);
   return take_detour<compute_t<Storage>>(p, b, false, grad_input_in_layout<Storage>);
 }
 
@@ -96,7 +96,7 @@ int64_t grad_input_workspace(const void* problem, int64_t threads) {
   };
   const Conv2d& p = as_conv(problem);
   if (suits_spread<Storage>(p)) return spread_workspace<Storage>(p, threads);
-  return suits_detour<Storage>(p) ? detour_workspace<compute_t<Storage>>(p, workspace) : workspace(p);
+  return suits_detour<Storage>(p, false) ? detour_workspace<compute_t<Storage>>(p, workspace) : workspace(p);
 }
 
 template <class Storage>

@@ -20,12 +20,26 @@ constexpr int64_t kFewPixels = 24;
 constexpr int64_t kDeepBlock = 256;
 constexpr int64_t kDeepPixels = 256;
 
-// Whether a block of whole source columns would have too few pixels for what is read of the filters.
+// How many of an axis's taps meet the source, over all grid positions.
+inline int64_t taps_met(const Axis& axis) {
+  int64_t met = 0;
+  for (int64_t j = 0; j < axis.taps; ++j) {
+    int64_t begin, end;
+    axis.valid(j, &begin, &end);
+    met += end - begin;
+  }
+  return met;
+}
+
+// Whether a block of whole source columns would have too few pixels for what is read of the filters, or most of it
+// would be zeros beside the image.
 template <class Compute>
 bool suits_deep(const Correlation& c) {
   const int64_t unit = c.nhwc ? kTileRows : kTileColumns<Compute>;
   const int64_t fitting = kSourceBytes / (int64_t(sizeof(Compute)) * larger(c.depth(), 1)) / unit * unit;
-  return fitting < kFewPixels && c.pixels() > fitting;
+  if (c.pixels() <= fitting) return false;
+  const bool mostly_zeros = 2 * taps_met(c.h) * taps_met(c.w) < c.taps() * c.h.count * c.w.count;
+  return fitting < kFewPixels || (c.nhwc && mostly_zeros);
 }
 
 template <class Storage>

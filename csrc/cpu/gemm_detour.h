@@ -1,6 +1,6 @@
-// nchw by way of nhwc: packing the values under strided taps line by line costs more than transposing whole images
-// twice. As many images as the last-level cache holds are transposed, go through the nhwc form, and their result is
-// transposed back.
+// nchw by way of nhwc: packing the values under many taps line by line costs more than transposing whole images twice.
+// As many images as the last-level cache holds are transposed, go through the nhwc form, and their result is transposed
+// back.
 #pragma once
 #include <cstdint>
 #include <type_traits>
@@ -70,11 +70,14 @@ struct Detour {
 };
 
 // Where many channels share what transposing costs, and many pixels what packing filters costs. A tap alone is packed
-// without waste.
+// without waste, and so are two by two without a stride. In the gradient of a dilated filter nchw leaves out more tiles
+// that miss the image.
 template <class Storage>
-bool suits_detour(const Conv2d& p) {
-  return std::is_same_v<Storage, compute_t<Storage>> && !is_nhwc(p) && p.g == 1 && p.sh * p.sw > 1 &&
-         p.kh * p.kw > 1 && p.ic >= 16 && p.oc >= 32 && p.n * p.oh * p.ow >= 256;
+bool suits_detour(const Conv2d& p, bool forward) {
+  if (!std::is_same_v<Storage, compute_t<Storage>> || is_nhwc(p) || p.g > 1) return false;
+  if (p.ic < 16 || p.oc < 32 || p.n * p.oh * p.ow < 256) return false;
+  if (p.sh * p.sw > 1) return p.kh * p.kw > 1;
+  return larger(p.kh, p.kw) > 2 && (forward || p.dh * p.dw == 1);
 }
 
 // `workspace` gives what a problem in nhwc needs.

@@ -1,7 +1,9 @@
 // Winograd convolution of 3x3 filters, the forward pass and the input gradient: F(2x2, 3x3) in 4/9 of the
-// multiplications, as exact as a direct sum, and F(4x4, 3x3) in 1/4 of them. Sources in winograd_transform.h.
+// multiplications, as exact as a direct sum, and F(4x4, 3x3) in 1/4 of them. Sources in winograd_transform.h. A dilated
+// convolution is several of these, one for each way in which rows and columns are left over by the dilation.
 #include "kernel.h"
 
+#include "gemm_detour.h"
 #include "winograd_correlate.h"
 
 namespace spatialconv {
@@ -10,37 +12,61 @@ namespace {
 
 using namespace winograd;
 
-gemm::Correlation forward_of(const void* problem) {
-  return gemm::forward_correlation(*static_cast<const Conv2d*>(problem));
+const Conv2d& as_conv(const void* problem) { return *static_cast<const Conv2d*>(problem); }
+
+// A dilated filter brings together pixels that are not neighbours: in nchw no two of them are in one vector.
+bool needs_detour(const Conv2d& p) { return !gemm::is_nhwc(p) && p.dh * p.dw > 1; }
+
+// Runs the problem as it is, or, with what is dilated in nchw, by way of nhwc.
+template <class Storage, class Run>
+int32_t in_layout(const Conv2d& p, const Buffers& b, bool forward, const Run& run) {
+  if constexpr (std::is_same_v<Storage, compute_t<Storage>>) {
+    if (needs_detour(p)) return gemm::take_detour<Storage>(p, b, forward, run);
+  }
+  return run(p, b);
 }
-gemm::Correlation gradient_of(const void* problem) {
-  return gemm::gradient_correlation(*static_cast<const Conv2d*>(problem), 0);
+template <class Storage, class Workspace>
+int64_t workspace_in_layout(const Conv2d& p, const Workspace& workspace) {
+  if constexpr (std::is_same_v<Storage, compute_t<Storage>>) {
+    if (needs_detour(p)) return gemm::detour_workspace<Storage>(p, workspace);
+  }
+  return workspace(p);
 }
 
 template <class Storage, int m>
-int32_t run_forward(const void* problem, const Buffers& b) {
-  return correlate<Storage, m>(forward_of(problem), b.x, b.w, b.packed != 0, b.y, b.aux, b.workspace, b.threads);
+int32_t run_forward(const void* problem, const Buffers& buffers) {
+  return in_layout<Storage>(as_conv(problem), buffers, true, [](const Conv2d& p, const Buffers& b) {
+    return correlate<Storage, m>(gemm::forward_correlation(p), b.x, b.w, b.packed != 0, b.y, b.aux, b.workspace,
+                                 b.threads);
+  });
 }
 template <class Storage, int m>
 int64_t forward_workspace(const void* problem, int64_t threads) {
-  return Plan<Storage, m>(forward_of(problem), threads).workspace_bytes(threads);
+  return workspace_in_layout<Storage>(as_conv(problem), [threads](const Conv2d& p) {
+    return Plan<Storage, m>(gemm::forward_correlation(p), threads).workspace_bytes(threads);
+  });
 }
 template <class Storage, int m>
 int64_t forward_packed_bytes(const void* problem) {
-  return packed_bytes<Storage, m>(forward_of(problem));
+  return packed_bytes<Storage, m>(gemm::forward_correlation(as_conv(problem)));
 }
 template <class Storage, int m>
 int32_t forward_pack(const void* problem, const Buffers& b) {
-  return pack<Storage, m>(forward_of(problem), static_cast<const Storage*>(b.w), b.workspace);
+  return pack<Storage, m>(gemm::forward_correlation(as_conv(problem)), static_cast<const Storage*>(b.w), b.workspace);
 }
 
 template <class Storage, int m>
-int32_t run_grad_input(const void* problem, const Buffers& b) {
-  return correlate<Storage, m>(gradient_of(problem), b.y, b.w, false, b.x, nullptr, b.workspace, b.threads);
+int32_t run_grad_input(const void* problem, const Buffers& buffers) {
+  return in_layout<Storage>(as_conv(problem), buffers, false, [](const Conv2d& p, const Buffers& b) {
+    return correlate<Storage, m>(gemm::gradient_correlation(p, 0), b.y, b.w, false, b.x, nullptr, b.workspace,
+                                 b.threads);
+  });
 }
 template <class Storage, int m>
 int64_t grad_input_workspace(const void* problem, int64_t threads) {
-  return Plan<Storage, m>(gradient_of(problem), threads).workspace_bytes(threads);
+  return workspace_in_layout<Storage>(as_conv(problem), [threads](const Conv2d& p) {
+    return Plan<Storage, m>(gemm::gradient_correlation(p, 0), threads).workspace_bytes(threads);
+  });
 }
 
 template <class Storage, int m>

@@ -40,7 +40,7 @@ void transform_tile(const Storage* const* pixels, int64_t channels, compute_t<St
   transform_vector<C, m>([&](int i, int j) { return load_n(pixels[i * edge + j] + k, channels - k); }, v + k, step);
 }
 
-// The pixels of rows [row, row_end), columns [column, column_end) of an nchw image one after the other, each with its
+// The pixels of rows [row, row_end), columns [column, column_end) of an nchw image, undilated, one after the other, each with its
 // channels next to each other, filled up to whole vectors with zeros.
 template <class Storage>
 void stage_pixels(const Shape& s, const Storage* image, int64_t row, int64_t row_end, int64_t column,
@@ -82,7 +82,7 @@ struct InputTransform {
   // Pixel(h, w) gives the address of a pixel inside the image.
   template <class Pixel, class Address>
   void tiles(const Patch& patch, int64_t channels, const Pixel* nothing, const Address& address, C* v) const {
-    const Shape& s = plan.shape;
+    const View& s = patch.view;
     for (int64_t row = patch.row; row < patch.row_end; ++row) {
       for (int64_t column = patch.column; column < patch.column_end; ++column, v += plan.pitch) {
         const int64_t top = row * m - s.ph, left = column * m - s.pw;
@@ -102,16 +102,17 @@ struct InputTransform {
   void block(int64_t index, C* v) const {
     const Shape& s = plan.shape;
     plan.for_each_patch(index, [&](const Patch& patch, int64_t tile) {
-      const Storage* image = source + patch.image * s.source.image;
+      const View& view = patch.view;
+      const Storage* image = source + view.source;
       C* to = v + tile * plan.pitch;
       if (s.nhwc) {
         const auto address = [&](int64_t h, int64_t w) { return image + h * s.source.row + w * s.source.column; };
         return tiles(patch, s.ic, reinterpret_cast<const Storage*>(zeros), address, to);
       }
-      const int64_t top = clamped(patch.row * m - s.ph, 0, s.ih);
-      const int64_t bottom = clamped(patch.row_end * m + 2 - s.ph, top, s.ih);
-      const int64_t left = clamped(patch.column * m - s.pw, 0, s.iw);
-      const int64_t right = clamped(patch.column_end * m + 2 - s.pw, left, s.iw);
+      const int64_t top = clamped(patch.row * m - view.ph, 0, view.ih);
+      const int64_t bottom = clamped(patch.row_end * m + 2 - view.ph, top, view.ih);
+      const int64_t left = clamped(patch.column * m - view.pw, 0, view.iw);
+      const int64_t right = clamped(patch.column_end * m + 2 - view.pw, left, view.iw);
       if (bottom > top && right > left) stage_pixels(s, image, top, bottom, left, right, staged, plan.pitch);
       const auto address = [&](int64_t h, int64_t w) {
         return staged + ((h - top) * (right - left) + w - left) * plan.pitch;

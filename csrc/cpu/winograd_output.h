@@ -27,14 +27,15 @@ struct OutputTransform {
   __attribute__((noinline)) void direct_tile(const Patch& patch, int64_t row, int64_t column, int64_t channel,
                                              int64_t n, vec<C> (&y)[m][m]) const {
     const Shape& s = plan.shape;
-    const Storage* image = source + patch.image * s.source.image;
+    const View& view = patch.view;
+    const Storage* image = source + view.source;
     const Storage* filters = w + channel * s.weight_dest;
     for (int64_t i = 0; i < m; ++i) {
       for (int64_t j = 0; j < m; ++j) {
         vec<C> sum = zero<C>();
         for (int64_t tap = 0; tap < 9; ++tap) {
-          const int64_t h = row * m + i + tap / 3 - s.ph, x = column * m + j + tap % 3 - s.pw;
-          if (h < 0 || h >= s.ih || x < 0 || x >= s.iw) continue;
+          const int64_t h = row * m + i + tap / 3 - view.ph, x = column * m + j + tap % 3 - view.pw;
+          if (h < 0 || h >= view.ih || x < 0 || x >= view.iw) continue;
           const int64_t kept = s.flipped ? 8 - tap : tap;
           const Storage* from = image + h * s.source.row + x * s.source.column;
           const Storage* filter = filters + kept / 3 * s.weight_h + kept % 3 * s.weight_w;
@@ -74,7 +75,7 @@ struct OutputTransform {
   // the patch goes to at(row, column).
   template <bool whole, class Out, class At>
   SC_INLINE void channels(const Patch& patch, int64_t channel, int64_t n, const C* sums, const At& at) const {
-    const Shape& s = plan.shape;
+    const View& s = patch.view;
     const vec<C> added = bias == nullptr ? zero<C>() : load_n(bias + channel, n);
     for (int64_t row = patch.row; row < patch.row_end; ++row) {
       const int64_t rows = smaller(m, s.oh - row * m);
@@ -124,8 +125,7 @@ struct OutputTransform {
     const int64_t first = panel * width, exist = smaller(width, s.oc - first);
     plan.for_each_patch(index, [&](const Patch& patch, int64_t tile) {
       const C* from = sums + tile * width;
-      Storage* corner =
-          dest + patch.image * s.dest.image + patch.row * m * s.dest.row + patch.column * m * s.dest.column;
+      Storage* corner = dest + patch.view.dest + patch.row * m * s.dest.row + patch.column * m * s.dest.column;
       if (s.nhwc) {
         const auto at = [&](int64_t h, int64_t x) { return corner + first + h * s.dest.row + x * s.dest.column; };
         int64_t lane = 0;

@@ -16,26 +16,59 @@ using gemm::ImageStrides;
 using gemm::kTileColumns;
 using gemm::kTileRows;
 
-// dest[oh][ow] = sum over taps of filter[kh][kw] * source[oh + kh - ph][ow + kw - pw]. With `flipped` (the input
-// gradient) filter[kh][kw] is the weight's tap [2 - kh][2 - kw].
+// The pixels of an image that a dilated filter brings together: every dh-th row and every dw-th column of the source and
+// of the destination, from some pixel on. Among them the convolution is one without dilation. `source` and `dest` are
+// the elements before the first.
+struct View {
+  int64_t source, dest;
+  int64_t ih, iw, oh, ow, ph, pw;
+};
+
+// dest[oh][ow] = sum over taps of filter[kh][kw] * source[oh + kh * dh - ph][ow + kw * dw - pw]. With `flipped` (the
+// input gradient) filter[kh][kw] is the weight's tap [2 - kh][2 - kw].
 struct Shape {
   bool nhwc, flipped;
   Activation activation;
-  int64_t images, ic, oc, ih, iw, oh, ow, ph, pw;
-  ImageStrides source, dest;
+  int64_t dh, dw, views, ic, oc, ih, iw, oh, ow, ph, pw;
+  ImageStrides source, dest;  // rows and columns: of a view
   int64_t weight_dest, weight_source, weight_h, weight_w;
 
   explicit Shape(const gemm::Correlation& c)
-      : nhwc(c.nhwc), flipped(c.h.offset_step < 0), activation(c.activation), images(c.images), ic(c.source_channels),
-        oc(c.dest_channels), ih(c.h.source), iw(c.w.source), oh(c.h.dest), ow(c.w.dest),
-        ph(flipped ? 2 - c.h.offset : -c.h.offset), pw(flipped ? 2 - c.w.offset : -c.w.offset), source(c.source),
-        dest(c.dest), weight_dest(c.weight_dest), weight_source(c.weight_source), weight_h(c.weight_h),
-        weight_w(c.weight_w) {}
+      : nhwc(c.nhwc), flipped(c.h.offset_step < 0), activation(c.activation),
+        dh(flipped ? -c.h.offset_step : c.h.offset_step), dw(flipped ? -c.w.offset_step : c.w.offset_step),
+        views(c.images * dh * dw), ic(c.source_channels), oc(c.dest_channels), ih(c.h.source), iw(c.w.source),
+        oh(c.h.dest), ow(c.w.dest), ph(flipped ? 2 * dh - c.h.offset : -c.h.offset),
+        pw(flipped ? 2 * dw - c.w.offset : -c.w.offset), source(c.source), dest(c.dest), weight_dest(c.weight_dest),
+        weight_source(c.weight_source), weight_h(c.weight_h), weight_w(c.weight_w) {
+    source.row *= dh;
+    source.column *= dw;
+    dest.row *= dh;
+    dest.column *= dw;
+  }
+
+  // What of an axis begins at destination coordinate `residue`.
+  struct Part {
+    int64_t first, in, out, pad;
+
+    Part(int64_t residue, int64_t dilation, int64_t all_in, int64_t all_out, int64_t padding)
+        : out(ceil_div(larger(0, all_out - residue), dilation)), pad(-floor_div(residue - padding, dilation)) {
+      first = residue - padding + pad * dilation;
+      in = ceil_div(larger(0, all_in - first), dilation);
+    }
+  };
+  View view(int64_t index) const {
+    const Part h(index / dw % dh, dh, ih, oh, ph), w(index % dw, dw, iw, ow, pw);
+    const int64_t image = index / (dh * dw);
+    return {image * source.image + h.first * (source.row / dh) + w.first * (source.column / dw),
+            image * dest.image + index / dw % dh * (dest.row / dh) + index % dw * (dest.column / dw),
+            h.in, w.in, h.out, w.out, h.pad, w.pad};
+  }
 };
 
-// A rectangle of tiles of one image.
+// A rectangle of tiles of one view.
 struct Patch {
-  int64_t image, row, row_end, column, column_end;  // in tiles
+  View view;
+  int64_t row, row_end, column, column_end;  // in tiles
   int64_t columns() const { return column_end - column; }
   int64_t tiles() const { return (row_end - row) * columns(); }
 };
@@ -64,7 +97,7 @@ struct Plan {
   static constexpr int64_t kDepth = kPanelBytes / (kPoints * kTileColumns<C> * int64_t(sizeof(C))) / 16 * 16;
 
   Shape shape;
-  int64_t tile_rows, tile_columns;  // of an image
+  int64_t tile_rows, tile_columns;  // of a view, the largest one
   // A block is `rows` rows of tiles, or one of `parts` parts of a row, `part` tiles wide.
   int64_t parts, part, rows, blocks, block_tiles;
   int64_t panels;
@@ -81,15 +114,15 @@ struct Plan {
   bool filters_outer;
 
   Plan(const gemm::Correlation& c, int64_t threads) : shape(c) {
-    tile_rows = ceil_div(shape.oh, m);
-    tile_columns = ceil_div(shape.ow, m);
+    tile_rows = ceil_div(ceil_div(shape.oh, shape.dh), m);
+    tile_columns = ceil_div(ceil_div(shape.ow, shape.dw), m);
     panels = ceil_div(shape.oc, kTileColumns<C>);
     pitch = round_up(shape.ic, kLanes<C>);
     const int64_t fitting = kBlockBytes / (kPoints * pitch * int64_t(sizeof(C)));
     const int64_t limit = clamped(fitting / kTileRows, 4, 8) * kTileRows;
     parts = ceil_div(tile_columns, limit);
     part = ceil_div(tile_columns, parts);
-    const int64_t all_rows = shape.images * tile_rows;
+    const int64_t all_rows = shape.views * tile_rows;
     rows = parts > 1 ? 1 : smaller(all_rows, limit / tile_columns);
     rows = ceil_div(all_rows, ceil_div(all_rows, rows));
     blocks = ceil_div(all_rows, rows) * parts;
@@ -121,11 +154,11 @@ struct Plan {
   template <class Body>
   void for_each_patch(int64_t block, const Body& body) const {
     int64_t row = block / parts * rows, tile = 0;
-    const int64_t row_end = smaller(row + rows, shape.images * tile_rows), column = block % parts * part;
+    const int64_t row_end = smaller(row + rows, shape.views * tile_rows), column = block % parts * part;
     while (row < row_end) {
-      const int64_t image = row / tile_rows, first = row % tile_rows;
+      const int64_t first = row % tile_rows;
       const int64_t last = smaller(tile_rows, first + row_end - row);
-      const Patch patch{image, first, last, column, smaller(column + part, tile_columns)};
+      const Patch patch{shape.view(row / tile_rows), first, last, column, smaller(column + part, tile_columns)};
       body(patch, tile);
       tile += patch.tiles();
       row += last - first;

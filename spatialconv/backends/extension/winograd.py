@@ -8,14 +8,25 @@ from .kernels import ConvKernel
 
 
 def tiles(problem: Problem, tile: int) -> int:
-    """How many squares of so many pixels cover the result's planes."""
+    """How many squares of so many pixels cover the result's planes, of pixels that are a dilation apart."""
     _, _, height, width = problem.result_shape
-    return problem.n * -(-height // tile) * -(-width // tile)
+    rows, columns = -(-height // problem.dh), -(-width // problem.dw)
+    return problem.n * problem.dh * problem.dw * -(-rows // tile) * -(-columns // tile)
+
+
+def past_the_image(problem: Problem) -> float:
+    """How many taps a window reaches past the image at most, of the convolution or of the correlation that the
+    input's gradient is: that one has 2 of padding where the convolution has none."""
+    top, left, bottom, right = problem.sides
+    vertical, horizontal = (top / problem.dh, bottom / problem.dh), (left / problem.dw, right / problem.dw)
+    if problem.op == "conv2d_grad_input":
+        return 2 - min(*vertical, *horizontal)
+    return max(*vertical, *horizontal)
 
 
 class WinogradKernel(ConvKernel):
     """F(m x m, 3 x 3), a tile of m x m outputs from (m + 2)² products: S. Winograd, 1980; A. Lavin and S. Gray, 2015
-    (arXiv 1509.09308).
+    (arXiv 1509.09308). With dilation it runs on the pixels that are a dilation apart.
 
     ``least_saved``: how many times fewer products than those of ``instead_of`` there have to be.
     """
@@ -29,16 +40,16 @@ class WinogradKernel(ConvKernel):
         p, reasons = problem, []
         if (p.kh, p.kw) != (3, 3):
             reasons.append(f"is for filters of 3x3, the problem has kh{p.kh} kw{p.kw}")
-        if (p.sh, p.sw, p.dh, p.dw) != (1, 1, 1, 1):
-            reasons.append(f"is for stride and dilation 1, the problem has sh{p.sh} sw{p.sw} dh{p.dh} dw{p.dw}")
+        if (p.sh, p.sw) != (1, 1):
+            reasons.append(f"is for stride 1, the problem has sh{p.sh} sw{p.sw}")
         if p.g != 1:
             reasons.append(f"is for one group, the problem has g{p.g}")
-        # The correlation that the input's gradient is has 2 rows of padding where the convolution has none.
-        outermost = 2 - min(p.sides) if p.op == "conv2d_grad_input" else max(p.sides)
-        if not reasons and outermost > 1:
+        if p.dh * p.dw > 1 and p.layout == "nchw" and p.dtype not in ("f32", "f64"):
+            reasons.append(f"is in nchw for f32 and f64 where filters are dilated, the problem has {p.dtype}")
+        if not reasons and past_the_image(p) > 1:
             reasons.append(
                 "rounds an output that reads one row of taps with the other rows: windows may reach 1 past the image, "
-                f"here they reach {outermost}"
+                f"here they reach {past_the_image(p):g}"
             )
         return reasons
 
@@ -74,7 +85,8 @@ class Winograd4Kernel(WinogradKernel):
 
     def refuse_geometry(self, problem: Problem) -> list[str]:
         reasons = super().refuse_geometry(problem)
-        if not reasons and not all(0 <= side <= 2 for side in problem.sides):
+        steps = problem.dh, problem.dw, problem.dh, problem.dw
+        if not reasons and not all(0 <= side <= 2 * step for side, step in zip(problem.sides, steps, strict=True)):
             reasons.append(
                 f"rounds with its neighbours what reads padding alone and has to be 0, with sides {problem.sides}"
             )
