@@ -372,11 +372,12 @@ def adaptive_avg_pool2d(input: Tensor, output_size, *, backend: str | None = Non
 
 def _max_pool2d(op: str, input, given: tuple, flags: tuple, return_indices: bool, backend: str | None):
     """Both max poolings; ``given`` and ``flags`` are the caller's arguments that say which windows."""
-    record = not _compiling() and isinstance(input, Tensor) and _grad() and input.requires_grad
-    indices = bool(return_indices or record)
-    positions = bool(return_indices), indices
-    key = None if _compiling() else short.call_key(op, input, None, None, given, (*flags, *positions), backend)
+    wanted = *flags, bool(return_indices)
+    key = None if _compiling() else short.call_key(op, input, None, None, given, wanted, backend)
     if key is not None:
+        record = _grad() and input.requires_grad
+        indices = bool(return_indices or record)
+        key = *key, indices
         entry = recall(key)
         if entry is None and input.dim() == 4:
             windows = _max_windows(op, input, given, flags)

@@ -80,6 +80,7 @@ _CONV = """
     n1 ic3 ih19 iw20 oc4 kh3 kw3 ph6 pw6 dh6 dw6                   # wide dilation, a tap off the image everywhere
     n1 ic24 ih19 iw20 oc17 kh3 kw3 ph2 pw2 dh2 dw2                 # dilation, many channels
     n2 ic9 ih22 iw14 oc34 kh3 kw3 ph3 pw1 dh4 dw2                  # the same, unequal, several images
+    n1 ic24 ih9 iw8 oc24 kh3 kw3 ph20 pw3 dh20 dw3                 # the same, a dilation larger than the image
     n1 ic16 ih18 iw17 oc40 kh5 kw5 ph2 pw2                         # 5x5, many channels and pixels
     n2 ic20 ih13 iw12 oc36 kh1 kw7 pw3                             # the same, a row of taps
     n1 ic140 ih15 iw14 oc150 kh3 kw3 ph9 pw9 dh9 dw9               # wide dilation, most taps off the image

@@ -85,6 +85,10 @@ def test_a_thread_keeps_a_small_workspace(monkeypatch: pytest.MonkeyPatch) -> No
     assert allocation.workspace(1000)[0] == larger
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(lambda: allocation.workspace(10)[0]).result() != larger
+    address, memory = allocation.workspace(1000)
+    allocation.workspace(9000)
+    assert memory is not None and memory.data_ptr() == address, "it lives although a larger one took its place"
+    larger = allocation.workspace(10)[0]
     size = allocation.KEPT_BYTES + 1
     address, memory = allocation.workspace(size)
     assert memory is not None and memory.data_ptr() == address and memory.nbytes == size

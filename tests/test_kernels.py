@@ -4,15 +4,19 @@ operand and geometry: see ``cells``. Triton's run in its interpreter, which is s
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import cells
 import pytest
+import torch
 from cells import FLOATS, LAYOUTS, Cell, Listed
 from operands import DATA, MEMORY
 
 from spatialconv import dispatch
 from spatialconv.backends import load
 from spatialconv.backends.extension import loader
+from spatialconv.problem import parse
+from spatialconv.shapes import memory_format
 
 LEVELS = tuple(loader.load().levels()) if loader.unavailable() is None else ("",)
 # One row in so many of the kernels that are interpreted, and none of more operations.
@@ -92,3 +96,20 @@ def test_every_kernel_is_tested_somewhere() -> None:
     for names in dispatch.TABLE.values():
         for name in names:
             assert set(dispatch.kernel(name).devices) & {"cpu", "cuda"}, name
+
+
+@pytest.mark.parametrize("far", [10, 3000, 2**32])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", [name for name in cells.on_cpu("conv2d") if name.startswith("extension:")])
+def test_taps_far_beside_the_image_cost_nothing(name: str, layout: str, far: int) -> None:
+    """Only the middle one of 3x3 taps meets the image: a compiled kernel counts and stages nothing by the dilation, or
+    refuses."""
+    problem = parse(f"conv2d n1 ic24 ih9 iw8 oc24 kh3 kw3 ph{far} pw{far} dh{far} dw{far} f32 {layout}")
+    context = replace(dispatch.current_context("cpu"), precision=dispatch.kernel(name).tier)
+    if reasons := dispatch.reasons_against(name, problem, context):
+        pytest.skip(f"{name} refuses: {reasons[0]}")
+    image = torch.randn(1, 24, 9, 8).contiguous(memory_format=memory_format(layout))
+    weight = torch.randn(24, 24, 3, 3)
+    output = dispatch.kernel(name).plan(problem, context)(image, weight, None)
+    right = torch.nn.functional.conv2d(image, weight[:, :, 1:2, 1:2])
+    torch.testing.assert_close(output, right, rtol=1e-4, atol=1e-4)

@@ -175,7 +175,8 @@ inline PyObject* call_key(PyObject*, PyObject* const* args, Py_ssize_t count) {
     const Answer here = answered(PyObject_GetAttr(args[i], w.is_cpu));
     if (here == Answer::error) return nullptr;
     if (here == Answer::no) {
-      return PyObject_CallFunctionObjArgs(w.elsewhere, args[0], args[1], weight, bias, options, flags, args[6], nullptr);
+      return PyObject_CallFunctionObjArgs(w.elsewhere, args[0], args[1], weight, bias, options, flags, args[6],
+                                          nullptr);
     }
   }
   const Py_ssize_t asked = PyTuple_Size(w.surroundings);

@@ -198,8 +198,8 @@ PyMethodDef g_methods[] = {
            "multiply_adds(level, 'f32' or 'f64', rounds) -> int: the operations of so many rounds of multiply-adds."),
     method("set_parallel_for", set_parallel_for, "set_parallel_for(address): torch_parallel_for; 0 runs serially."),
     method("watch", bindings::watch,
-           "watch(Tensor, Parameter, strided, observers, forward_ad, surroundings, precision, its arguments, local, elsewhere):"
-           " what call_key asks."),
+           "watch(Tensor, Parameter, strided, observers, forward_ad, surroundings, precision, its arguments, local,"
+           " elsewhere): what call_key asks."),
     method("call_key", bindings::call_key,
            "call_key(op, input, weight, bias, options, flags, backend) -> tuple, or None off the short way."),
     method("struct_sizes", struct_sizes, "struct_sizes() -> (bytes of Conv2d, bytes of Pool2d)."),

@@ -14,8 +14,6 @@ namespace {
 
 using namespace gemm;
 
-const Conv2d& as_conv(const void* problem) { return *static_cast<const Conv2d*>(problem); }
-
 // The correlation whose filters are packed.
 template <class Storage>
 Correlation packed_correlation(const Conv2d& p) {

@@ -1,7 +1,8 @@
 // Deep products: where the depth is so long that a block of whole source columns would be a few pixels wide, and all
 // filters be read anew for every few pixels, the depth is cut too, and a block's sums are added up in memory. After
 // Goto and van de Geijn: kDeepBlock of a panel of filters stay in the first-level cache, the packed block of source
-// values in the second. A tile whose pixels all miss the image in a block's taps, as with wide dilation, is left out.
+// values in the second. A tile whose pixels all miss the image in a block's taps is left out: with wide dilation most
+// are, which is the other reason to come here.
 #pragma once
 #include <cstdint>
 
@@ -32,14 +33,14 @@ inline int64_t taps_met(const Axis& axis) {
 }
 
 // Whether a block of whole source columns would have too few pixels for what is read of the filters, or most of it
-// would be zeros beside the image.
+// would be zeros beside the image, which a block of a few taps leaves out.
 template <class Compute>
 bool suits_deep(const Correlation& c) {
   const int64_t unit = c.nhwc ? kTileRows : kTileColumns<Compute>;
   const int64_t fitting = kSourceBytes / (int64_t(sizeof(Compute)) * larger(c.depth(), 1)) / unit * unit;
   if (c.pixels() <= fitting) return false;
   const bool mostly_zeros = 2 * taps_met(c.h) * taps_met(c.w) < c.taps() * c.h.count * c.w.count;
-  return fitting < kFewPixels || (c.nhwc && mostly_zeros);
+  return fitting < kFewPixels || (c.nhwc && mostly_zeros && c.source_channels >= kDeepBlock / 4);
 }
 
 template <class Storage>

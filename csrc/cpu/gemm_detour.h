@@ -77,7 +77,7 @@ bool suits_detour(const Conv2d& p, bool forward) {
   if (!std::is_same_v<Storage, compute_t<Storage>> || is_nhwc(p) || p.g > 1) return false;
   if (p.ic < 16 || p.oc < 32 || p.n * p.oh * p.ow < 256) return false;
   if (p.sh * p.sw > 1) return p.kh * p.kw > 1;
-  return larger(p.kh, p.kw) > 2 && (forward || p.dh * p.dw == 1);
+  return larger(p.kh, p.kw) > 2 && (forward || (p.dh == 1 && p.dw == 1));
 }
 
 // `workspace` gives what a problem in nhwc needs.

@@ -57,6 +57,8 @@ struct Correlation {
   }
 };
 
+inline const Conv2d& as_conv(const void* problem) { return *static_cast<const Conv2d*>(problem); }
+
 inline bool is_nhwc(const Conv2d& p) { return p.x_stride[1] == 1 && p.y_stride[1] == 1; }
 
 inline ImageStrides dense_strides(bool nhwc, int64_t channels, int64_t h, int64_t w) {

@@ -235,12 +235,17 @@ class Gridded {
   C* staged_;
 };
 
+// Whether neighbouring windows of an axis share most of what they read.
+inline bool windows_overlap(const Axis& axis) {
+  return axis.taps > axis.stride && (axis.offset_step == 1 || axis.offset_step == -1);
+}
+
 // Packing costs little where many filters share it, but of few channels under overlapping windows it makes many times
 // what there was; and the planes of many source channels would leave the caches.
 inline bool suits_grid(const Correlation& c) {
-  const bool overlap = c.w.taps > c.w.stride && c.h.taps > c.h.stride;
-  const bool multiplies = c.source_channels <= 8 && overlap && c.depth() >= 32;
-  return !c.nhwc && c.taps() > 1 && (c.dest_channels <= 32 || multiplies) && c.source_channels <= 128;
+  if (c.nhwc || c.taps() == 1 || c.source_channels > 128) return false;
+  if (c.dest_channels <= 32) return true;
+  return c.source_channels <= 8 && c.depth() >= 32 && windows_overlap(c.h) && windows_overlap(c.w);
 }
 
 template <class Storage>

@@ -23,20 +23,23 @@ bool suits_thin(const Correlation& c) {
 template <class C>
 class Thin {
  public:
-  Thin(const Correlation& correlation, const void* source, const Filters<C>& filters, void* dest, const void* bias)
+  Thin(const Correlation& correlation, const void* source, const Filters<C>& filters, void* dest, const void* bias,
+       int64_t threads)
       : c_(correlation),
         source_(static_cast<const C*>(source)),
         filters_(filters),
         dest_(static_cast<C*>(dest)),
         bias_(static_cast<const C*>(bias)),
         plane_(c_.h.count * c_.w.count),
-        runs_(ceil_div(plane_, kThinPixels)) {}
+        // Every thread gets a run.
+        run_(clamped(round_up(ceil_div(c_.pixels() * c_.groups, threads), kWidth), kWidth, kThinPixels)),
+        runs_(ceil_div(plane_, run_)) {}
 
   int64_t tasks() const { return c_.images * c_.groups * runs_; }
 
   void run(int64_t task) const {
     const int64_t part = task / runs_, group = part % c_.groups, image = part / c_.groups;
-    const int64_t pixel = task % runs_ * kThinPixels, pixels = smaller(kThinPixels, plane_ - pixel);
+    const int64_t pixel = task % runs_ * run_, pixels = smaller(run_, plane_ - pixel);
     const C* planes = source_ + image * c_.source.image + group * c_.source_channels * c_.source.channel + pixel;
     const int64_t whole = pixels / kWidth * kWidth, blocks = ceil_div(c_.dest_channels, kTileRows);
     if (whole > 0) {
@@ -101,17 +104,17 @@ class Thin {
   const Filters<C>& filters_;
   C* dest_;
   const C* bias_;
-  const int64_t plane_, runs_;
+  const int64_t plane_, run_, runs_;
 };
 
 template <class Storage>
 int32_t correlate_thin(const Correlation& c, const void* source, const Filters<compute_t<Storage>>& filters, void* dest,
                        const void* bias, int64_t threads) {
-  const Thin<compute_t<Storage>> work(c, source, filters, dest, bias);
-  return parallel_for(work.tasks(), grain_for(kThinPixels * c.depth() * c.dest_channels, threads),
-                      [&](int64_t begin, int64_t end) {
-                        for (int64_t task = begin; task < end; ++task) work.run(task);
-                      });
+  const Thin<compute_t<Storage>> work(c, source, filters, dest, bias, threads);
+  const int64_t grain = grain_for(c.pixels() * c.depth() * c.groups * c.dest_channels / work.tasks(), threads);
+  return parallel_for(work.tasks(), grain, [&](int64_t begin, int64_t end) {
+    for (int64_t task = begin; task < end; ++task) work.run(task);
+  });
 }
 
 }  // namespace gemm

@@ -98,7 +98,7 @@ void narrow_row(const compute_t<Storage>* row, int64_t n, Storage* out) {
   using C = compute_t<Storage>;
   int64_t i = 0;
   for (; i + kLanes<C> <= n; i += kLanes<C>) store(out + i, load(row + i));
-  if (i < n) store_n(out + i, load(row + i), n - i);
+  if (i < n) store_n(out + i, load_n(row + i, n - i), n - i);
 }
 
 // row[u] = source[u - left] where that exists, else `value`, for u in [0, total). `left` may be negative, source null.

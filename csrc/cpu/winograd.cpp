@@ -12,10 +12,9 @@ namespace {
 
 using namespace winograd;
 
-const Conv2d& as_conv(const void* problem) { return *static_cast<const Conv2d*>(problem); }
-
-// A dilated filter brings together pixels that are not neighbours: in nchw no two of them are in one vector.
-bool needs_detour(const Conv2d& p) { return !gemm::is_nhwc(p) && p.dh * p.dw > 1; }
+// Pixels that a dilated filter brings together do not follow each other in nchw. What is stored in 16 bits cannot take
+// the detour; the kernel's refusals leave it out.
+bool needs_detour(const Conv2d& p) { return !gemm::is_nhwc(p) && (p.dh > 1 || p.dw > 1); }
 
 // Runs the problem as it is, or, with what is dilated in nchw, by way of nhwc.
 template <class Storage, class Run>
@@ -35,36 +34,37 @@ int64_t workspace_in_layout(const Conv2d& p, const Workspace& workspace) {
 
 template <class Storage, int m>
 int32_t run_forward(const void* problem, const Buffers& buffers) {
-  return in_layout<Storage>(as_conv(problem), buffers, true, [](const Conv2d& p, const Buffers& b) {
+  return in_layout<Storage>(gemm::as_conv(problem), buffers, true, [](const Conv2d& p, const Buffers& b) {
     return correlate<Storage, m>(gemm::forward_correlation(p), b.x, b.w, b.packed != 0, b.y, b.aux, b.workspace,
                                  b.threads);
   });
 }
 template <class Storage, int m>
 int64_t forward_workspace(const void* problem, int64_t threads) {
-  return workspace_in_layout<Storage>(as_conv(problem), [threads](const Conv2d& p) {
+  return workspace_in_layout<Storage>(gemm::as_conv(problem), [threads](const Conv2d& p) {
     return Plan<Storage, m>(gemm::forward_correlation(p), threads).workspace_bytes(threads);
   });
 }
 template <class Storage, int m>
 int64_t forward_packed_bytes(const void* problem) {
-  return packed_bytes<Storage, m>(gemm::forward_correlation(as_conv(problem)));
+  return packed_bytes<Storage, m>(gemm::forward_correlation(gemm::as_conv(problem)));
 }
 template <class Storage, int m>
 int32_t forward_pack(const void* problem, const Buffers& b) {
-  return pack<Storage, m>(gemm::forward_correlation(as_conv(problem)), static_cast<const Storage*>(b.w), b.workspace);
+  return pack<Storage, m>(gemm::forward_correlation(gemm::as_conv(problem)), static_cast<const Storage*>(b.w),
+                          b.workspace);
 }
 
 template <class Storage, int m>
 int32_t run_grad_input(const void* problem, const Buffers& buffers) {
-  return in_layout<Storage>(as_conv(problem), buffers, false, [](const Conv2d& p, const Buffers& b) {
+  return in_layout<Storage>(gemm::as_conv(problem), buffers, false, [](const Conv2d& p, const Buffers& b) {
     return correlate<Storage, m>(gemm::gradient_correlation(p, 0), b.y, b.w, false, b.x, nullptr, b.workspace,
                                  b.threads);
   });
 }
 template <class Storage, int m>
 int64_t grad_input_workspace(const void* problem, int64_t threads) {
-  return workspace_in_layout<Storage>(as_conv(problem), [threads](const Conv2d& p) {
+  return workspace_in_layout<Storage>(gemm::as_conv(problem), [threads](const Conv2d& p) {
     return Plan<Storage, m>(gemm::gradient_correlation(p, 0), threads).workspace_bytes(threads);
   });
 }

@@ -40,7 +40,7 @@ void transform_tile(const Storage* const* pixels, int64_t channels, compute_t<St
   transform_vector<C, m>([&](int i, int j) { return load_n(pixels[i * edge + j] + k, channels - k); }, v + k, step);
 }
 
-// The pixels of rows [row, row_end), columns [column, column_end) of an nchw image, undilated, one after the other, each with its
+// The pixels of rows [row, row_end), columns [column, column_end) of an nchw image one after the other, each with its
 // channels next to each other, filled up to whole vectors with zeros.
 template <class Storage>
 void stage_pixels(const Shape& s, const Storage* image, int64_t row, int64_t row_end, int64_t column,

@@ -17,8 +17,8 @@ using gemm::kTileColumns;
 using gemm::kTileRows;
 
 // The pixels of an image that a dilated filter brings together: every dh-th row and every dw-th column of the source and
-// of the destination, from some pixel on. Among them the convolution is one without dilation. `source` and `dest` are
-// the elements before the first.
+// of the destination, from some pixel on. Among them the convolution is one without dilation. `source` and `dest` say
+// how many elements lie before the first.
 struct View {
   int64_t source, dest;
   int64_t ih, iw, oh, ow, ph, pw;
@@ -29,38 +29,45 @@ struct View {
 struct Shape {
   bool nhwc, flipped;
   Activation activation;
-  int64_t dh, dw, views, ic, oc, ih, iw, oh, ow, ph, pw;
-  ImageStrides source, dest;  // rows and columns: of a view
+  int64_t dh, dw, view_rows, view_columns, views;  // as many views as rows and columns begin one
+  int64_t ic, oc, ih, iw, oh, ow, ph, pw;
+  ImageStrides image_source, image_dest;
+  ImageStrides source, dest;  // of a view
   int64_t weight_dest, weight_source, weight_h, weight_w;
 
   explicit Shape(const gemm::Correlation& c)
       : nhwc(c.nhwc), flipped(c.h.offset_step < 0), activation(c.activation),
         dh(flipped ? -c.h.offset_step : c.h.offset_step), dw(flipped ? -c.w.offset_step : c.w.offset_step),
-        views(c.images * dh * dw), ic(c.source_channels), oc(c.dest_channels), ih(c.h.source), iw(c.w.source),
-        oh(c.h.dest), ow(c.w.dest), ph(flipped ? 2 * dh - c.h.offset : -c.h.offset),
-        pw(flipped ? 2 * dw - c.w.offset : -c.w.offset), source(c.source), dest(c.dest), weight_dest(c.weight_dest),
-        weight_source(c.weight_source), weight_h(c.weight_h), weight_w(c.weight_w) {
-    source.row *= dh;
-    source.column *= dw;
-    dest.row *= dh;
-    dest.column *= dw;
+        view_rows(smaller(dh, c.h.dest)), view_columns(smaller(dw, c.w.dest)),
+        views(c.images * view_rows * view_columns), ic(c.source_channels), oc(c.dest_channels), ih(c.h.source),
+        iw(c.w.source), oh(c.h.dest), ow(c.w.dest), ph(flipped ? 2 * dh - c.h.offset : -c.h.offset),
+        pw(flipped ? 2 * dw - c.w.offset : -c.w.offset), image_source(c.source), image_dest(c.dest), source(c.source),
+        dest(c.dest), weight_dest(c.weight_dest), weight_source(c.weight_source), weight_h(c.weight_h),
+        weight_w(c.weight_w) {
+    // No view has a second row where the dilation is as large as the image.
+    source.row *= smaller(dh, ih);
+    source.column *= smaller(dw, iw);
+    dest.row *= view_rows;
+    dest.column *= view_columns;
   }
 
-  // What of an axis begins at destination coordinate `residue`.
+  // One axis of a view: the source coordinate of its first pixel, its pixels in the source and in the destination, and
+  // its padding.
   struct Part {
     int64_t first, in, out, pad;
 
     Part(int64_t residue, int64_t dilation, int64_t all_in, int64_t all_out, int64_t padding)
-        : out(ceil_div(larger(0, all_out - residue), dilation)), pad(-floor_div(residue - padding, dilation)) {
+        : out(ceil_div(all_out - residue, dilation)), pad(-floor_div(residue - padding, dilation)) {
       first = residue - padding + pad * dilation;
       in = ceil_div(larger(0, all_in - first), dilation);
     }
   };
   View view(int64_t index) const {
-    const Part h(index / dw % dh, dh, ih, oh, ph), w(index % dw, dw, iw, ow, pw);
-    const int64_t image = index / (dh * dw);
-    return {image * source.image + h.first * (source.row / dh) + w.first * (source.column / dw),
-            image * dest.image + index / dw % dh * (dest.row / dh) + index % dw * (dest.column / dw),
+    const int64_t column = index % view_columns, row = index / view_columns % view_rows;
+    const int64_t image = index / (view_rows * view_columns);
+    const Part h(row, dh, ih, oh, ph), w(column, dw, iw, ow, pw);
+    return {image * image_source.image + h.first * image_source.row + w.first * image_source.column,
+            image * image_dest.image + row * image_dest.row + column * image_dest.column,
             h.in, w.in, h.out, w.out, h.pad, w.pad};
   }
 };

@@ -113,7 +113,7 @@ class ExtensionKernel(Kernel):
         return loader.load().workspace_bytes(self.handle(problem, context), ctypes.addressof(struct), context.threads)
 
     def runner(self, problem: Problem, context: Context):
-        """``run(problem address, x, w, y, aux, packed)`` with the workspace allocated per call: calls may overlap."""
+        """``run(problem address, x, w, y, aux, packed)`` on the thread's own workspace: calls may overlap."""
         call, handle = loader.load().run, self.handle(problem, context)
         workspace_bytes, thread_count = self.workspace_bytes(problem, context), context.threads
 

@@ -11,7 +11,8 @@ def tiles(problem: Problem, tile: int) -> int:
     """How many squares of so many pixels cover the result's planes, of pixels that are a dilation apart."""
     _, _, height, width = problem.result_shape
     rows, columns = -(-height // problem.dh), -(-width // problem.dw)
-    return problem.n * problem.dh * problem.dw * -(-rows // tile) * -(-columns // tile)
+    views = min(problem.dh, height) * min(problem.dw, width)
+    return problem.n * views * -(-rows // tile) * -(-columns // tile)
 
 
 def past_the_image(problem: Problem) -> float:
@@ -28,13 +29,15 @@ class WinogradKernel(ConvKernel):
     """F(m x m, 3 x 3), a tile of m x m outputs from (m + 2)² products: S. Winograd, 1980; A. Lavin and S. Gray, 2015
     (arXiv 1509.09308). With dilation it runs on the pixels that are a dilation apart.
 
-    ``least_saved``: how many times fewer products than those of ``instead_of`` there have to be.
+    ``least_saved``: how many times fewer products than those of ``instead_of`` there have to be; a fifth more where
+    filters are dilated, and ``least_dilated`` channels.
     """
 
     shift_exact = False
     fuses = ACTIVATIONS
     tile = 2
     instead_of, least_saved = "a direct sum", 1.5
+    least_dilated = 24
 
     def refuse_geometry(self, problem: Problem) -> list[str]:
         p, reasons = problem, []
@@ -60,11 +63,14 @@ class WinogradKernel(ConvKernel):
         summed, written = (problem.oc, problem.ic) if by_input else (problem.ic, problem.oc)
         if summed < 8 or written < 8 or (summed < 12 and written > 2 * summed):
             return f"with {summed} channels summed into {written}, its transforms cost more than it saves"
+        dilated = problem.dh * problem.dw > 1
+        if dilated and min(summed, written) < self.least_dilated:
+            return f"with {summed} channels summed into {written}, bringing together what is dilated costs too much"
         count = tiles(problem, self.tile)
         if count < 8:
             return "with fewer than 8 tiles, the transform of the weight costs more than it saves"
         saved = self.products_instead(problem) / (count * (self.tile + 2) ** 2)
-        if saved < self.least_saved:
+        if saved < self.least_saved * (1.2 if dilated else 1):
             return f"on planes of this size {self.instead_of} takes only {saved:.2f} times its products"
         return None
 
