@@ -10,7 +10,8 @@
 ``inner``      1x1 filters on few pixels: inner products with the channels where they lie, nothing packed.
 ``winograd``   3x3 filters in 4/9 of the multiplications, F(2x2, 3x3): Lavin and Gray, "Fast Algorithms for
                Convolutional Neural Networks", 2015 (arXiv 1509.09308), after Winograd, 1980.
-               ``winograd4``, F(4x4, 3x3), takes 1/4 and is as exact as operands rounded to tf32.
+               ``winograd4``, F(4x4, 3x3), takes 1/4 and is as exact as operands rounded to tf32. Dilated filters are
+               the same among the pixels that a dilation brings together.
 ``depthwise``  one input channel a group: nothing is summed over channels, so every tap is a multiply-add of rows.
 ``local``      a filter of its own at every output position, read once for all images, against windows gathered there.
 ``rows``       pooling first along each row, then over the rows of a window; overlapping windows share the first step.
