@@ -1,5 +1,5 @@
-// The key of an eager call on CPU tensors: what Python's `eager.python_key` builds, in a third of its time, since every
-// small step there is an instruction of the interpreter. `watch` is told once what to ask; it knows torch by that alone.
+// The key of an eager call on CPU tensors: what Python's `eager.python_key` builds, in two thirds of its time: every
+// small step is an instruction of the interpreter there. `watch` is told once what to ask; it knows torch by that alone.
 #pragma once
 #include <initializer_list>
 
