@@ -15,29 +15,28 @@ def tiles(problem: Problem, tile: int) -> int:
     return problem.n * views * -(-rows // tile) * -(-columns // tile)
 
 
-def past_the_image(problem: Problem) -> float:
+def past_the_image(problem: Problem) -> int:
     """How many taps a window reaches past the image at most, of the convolution or of the correlation that the
     input's gradient is: that one has 2 of padding where the convolution has none."""
-    top, left, bottom, right = problem.sides
-    vertical, horizontal = (top / problem.dh, bottom / problem.dh), (left / problem.dw, right / problem.dw)
+    steps = problem.dh, problem.dw, problem.dh, problem.dw
     if problem.op == "conv2d_grad_input":
-        return 2 - min(*vertical, *horizontal)
-    return max(*vertical, *horizontal)
+        return 2 - min(side // step for side, step in zip(problem.sides, steps, strict=True))
+    return max(-(-side // step) for side, step in zip(problem.sides, steps, strict=True))
 
 
 class WinogradKernel(ConvKernel):
     """F(m x m, 3 x 3), a tile of m x m outputs from (m + 2)² products: S. Winograd, 1980; A. Lavin and S. Gray, 2015
     (arXiv 1509.09308). With dilation it runs on the pixels that are a dilation apart.
 
-    ``least_saved``: how many times fewer products than those of ``instead_of`` there have to be; a fifth more where
-    filters are dilated, and ``least_dilated`` channels.
+    ``least_saved``: how many times fewer products than those of ``instead_of`` there have to be; where filters are
+    dilated, ``dilated_margin`` times as many, and ``least_dilated`` channels.
     """
 
     shift_exact = False
     fuses = ACTIVATIONS
     tile = 2
     instead_of, least_saved = "a direct sum", 1.5
-    least_dilated = 24
+    least_dilated, dilated_margin = 24, 1.2
 
     def refuse_geometry(self, problem: Problem) -> list[str]:
         p, reasons = problem, []
@@ -49,10 +48,10 @@ class WinogradKernel(ConvKernel):
             reasons.append(f"is for one group, the problem has g{p.g}")
         if p.dh * p.dw > 1 and p.layout == "nchw" and p.dtype not in ("f32", "f64"):
             reasons.append(f"is in nchw for f32 and f64 where filters are dilated, the problem has {p.dtype}")
-        if not reasons and past_the_image(p) > 1:
+        if not reasons and (reached := past_the_image(p)) > 1:
             reasons.append(
                 "rounds an output that reads one row of taps with the other rows: windows may reach 1 past the image, "
-                f"here they reach {past_the_image(p):g}"
+                f"here they reach {reached}"
             )
         return reasons
 
@@ -70,7 +69,7 @@ class WinogradKernel(ConvKernel):
         if count < 8:
             return "with fewer than 8 tiles, the transform of the weight costs more than it saves"
         saved = self.products_instead(problem) / (count * (self.tile + 2) ** 2)
-        if saved < self.least_saved * (1.2 if dilated else 1):
+        if saved < self.least_saved * (self.dilated_margin if dilated else 1):
             return f"on planes of this size {self.instead_of} takes only {saved:.2f} times its products"
         return None
 
