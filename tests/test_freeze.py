@@ -18,7 +18,7 @@ import spatialconv
 from spatialconv.backends import load as load_backend
 from spatialconv.nn import Frozen, convert, freeze
 from spatialconv.nn.memory_plan import Buffer, offsets
-from spatialconv.nn.recording import Native
+from spatialconv.nn.recording import Generic, Native
 
 # Large enough for the kernels that can add, and more channels than they hold in registers.
 CHANNELS, SHAPE = 20, (2, 20, 6, 5)
@@ -176,7 +176,8 @@ def test_what_becomes_a_kernel_call():
     for output in (first, second):
         torch.testing.assert_close(output.double(), expected, rtol=1e-5, atol=1e-5)
     native = [step for step in steps(frozen) if isinstance(step, Native)]
-    assert len(native) == 4 and sum(step.onto is not None for step in native) == 1
+    assert len(native) == 5 and sum(step.onto is not None for step in native) == 1
+    assert [step.node.name for step in steps(frozen) if type(step) is Generic] == ["relu"]
     assert torch.equal(second, frozen(input))
 
 

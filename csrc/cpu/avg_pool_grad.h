@@ -267,9 +267,9 @@ template <class Storage>
 int32_t avg_pool_grad(const Pool2d& p, const Buffers& buffers) {
   const AvgGradPlan plan = avg_grad_plan<compute_t<Storage>>(p, buffers.threads);
   const int64_t slot = AvgGradRows<Storage>::bytes(p, plan);
-  return for_each_slab(plan.tasks, buffers.threads, [&](int64_t slab, int64_t begin, int64_t end) {
+  return for_each_share(plan.tasks, buffers.threads, [&](int64_t slab, Share& share) {
     AvgGradRows<Storage> rows(p, plan, static_cast<char*>(buffers.workspace) + slab * slot);
-    for (int64_t task = begin; task < end; ++task) rows.run(buffers, task);
+    for (int64_t task; share.next(&task);) rows.run(buffers, task);
   });
 }
 

@@ -30,6 +30,17 @@ int64_t forward_workspace(const void* problem, int64_t threads) {
 }
 
 template <class Storage>
+int64_t forward_packed_bytes(const void* problem) {
+  const Conv2d& p = conv(problem);
+  if (!channels_last(p) || suits_large(p)) return 0;
+  return lines_of<compute_t<Storage>>(tap_weights_size<compute_t<Storage>>(p));
+}
+template <class Storage>
+int32_t forward_pack(const void* problem, const Buffers& buffers) {
+  return pack_depthwise_nhwc<Storage>(conv(problem), buffers);
+}
+
+template <class Storage>
 int32_t run_grad_input(const void* problem, const Buffers& buffers) {
   const Conv2d& p = conv(problem);
   if (!channels_last(p)) return depthwise_grad_input_nchw<Storage>(p, buffers);
@@ -62,7 +73,8 @@ int64_t grad_weight_workspace(const void* problem, int64_t threads) {
 
 template <class Storage>
 constexpr KernelEntry forward_entry(DType dtype) {
-  return {"conv2d", "depthwise", dtype, run_forward<Storage>, forward_workspace<Storage>, nullptr, nullptr};
+  return {"conv2d", "depthwise", dtype, run_forward<Storage>, forward_workspace<Storage>,
+          forward_packed_bytes<Storage>, forward_pack<Storage>};
 }
 template <class Storage>
 constexpr KernelEntry grad_input_entry(DType dtype) {

@@ -124,14 +124,17 @@ int32_t depthwise_grad_weight_nhwc(const Conv2d& p, const Buffers& buffers) {
   const int64_t size = tap_weights_size<C>(p), per_input = p.oc / p.ic, padded = round_up(p.ic, kL);
   const int64_t slabs = smaller(positive_threads(buffers.threads), p.n * p.oh);
   char* memory = static_cast<char*>(buffers.workspace);
-  const int32_t error = for_each_slab(p.n * p.oh, slabs, [&](int64_t slab, int64_t begin, int64_t end) {
-    const TapWeights<C> sums{reinterpret_cast<C*>(memory + slab * lines_of<C>(size)), per_input, padded};
-    std::memset(sums.data, 0, static_cast<size_t>(size) * sizeof(C));
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t oh = task % p.oh, n = task / p.oh;
-      grad_weight_row<Storage>(p, static_cast<const Storage*>(buffers.x) + n * p.x_stride[0],
-                               static_cast<const Storage*>(buffers.y) + n * p.y_stride[0] + oh * p.y_stride[2], oh,
-                               sums);
+  // What is added up in one slab is fixed, so that the sums' rounding is the same in every call.
+  const int32_t error = parallel_for(slabs, 1, [&](int64_t first, int64_t last) {
+    for (int64_t slab = first; slab < last; ++slab) {
+      const TapWeights<C> sums{reinterpret_cast<C*>(memory + slab * lines_of<C>(size)), per_input, padded};
+      std::memset(sums.data, 0, static_cast<size_t>(size) * sizeof(C));
+      for (int64_t task = p.n * p.oh * slab / slabs; task < p.n * p.oh * (slab + 1) / slabs; ++task) {
+        const int64_t oh = task % p.oh, n = task / p.oh;
+        grad_weight_row<Storage>(p, static_cast<const Storage*>(buffers.x) + n * p.x_stride[0],
+                                 static_cast<const Storage*>(buffers.y) + n * p.y_stride[0] + oh * p.y_stride[2], oh,
+                                 sums);
+      }
     }
   });
   if (error != 0) return error;

@@ -213,9 +213,9 @@ int32_t depthwise_grad_input_nchw(const Conv2d& p, const Buffers& buffers) {
   const WindowPass<Storage> pass = grad_input_pass<Storage>(p, buffers);
   if (pass.method != Method::none) return run_windows(pass, buffers);
   const InputGradPlan<compute_t<Storage>> plan(p, buffers.threads);
-  return for_each_slab(plan.tasks, buffers.threads, [&](int64_t slab, int64_t begin, int64_t end) {
+  return for_each_share(plan.tasks, buffers.threads, [&](int64_t slab, Share& share) {
     InputGradPlanes<Storage> planes(p, buffers, plan, static_cast<char*>(buffers.workspace) + slab * plan.slot);
-    for (int64_t task = begin; task < end; ++task) planes.run(task);
+    for (int64_t task; share.next(&task);) planes.run(task);
   });
 }
 

@@ -24,21 +24,19 @@ int64_t tap_weights_size(const Conv2d& p) {
 
 // `turned`: the taps in reverse order.
 template <class Storage>
-int32_t relay_weights(const Conv2d& p, const Buffers& buffers, const TapWeights<compute_t<Storage>>& to,
-                      bool turned = false) {
+int32_t relay_weights(const Conv2d& p, const void* w, const TapWeights<compute_t<Storage>>& to, bool turned = false) {
   constexpr int64_t kChunk = 256;
-  const Storage* weight = static_cast<const Storage*>(buffers.w);
+  const int64_t step = to.per_input * p.w_stride[0];
   return parallel_for(ceil_div(to.padded, kChunk), 8, [&](int64_t begin, int64_t end) {
-    for (int64_t ic = begin * kChunk; ic < smaller(end * kChunk, to.padded); ++ic) {
+    const int64_t first = begin * kChunk, last = smaller(end * kChunk, p.ic), beyond = smaller(end * kChunk, to.padded);
+    for (int64_t tap = 0; tap < p.kh * p.kw; ++tap) {
+      const int64_t from = turned ? p.kh * p.kw - 1 - tap : tap;
       for (int64_t j = 0; j < to.per_input; ++j) {
-        const Storage* w = weight + (smaller(ic, p.ic - 1) * to.per_input + j) * p.w_stride[0];
-        compute_t<Storage>* out = to.data + j * to.padded + ic;
-        for (int64_t kh = 0; kh < p.kh; ++kh) {
-          for (int64_t kw = 0; kw < p.kw; ++kw, out += to.per_input * to.padded) {
-            const int64_t h = turned ? p.kh - 1 - kh : kh, c = turned ? p.kw - 1 - kw : kw;
-            *out = widen(w[h * p.w_stride[2] + c * p.w_stride[3]]);
-          }
-        }
+        const Storage* weight = static_cast<const Storage*>(w) + j * p.w_stride[0] + from / p.kw * p.w_stride[2] +
+                                from % p.kw * p.w_stride[3];
+        compute_t<Storage>* row = to.data + (tap * to.per_input + j) * to.padded;
+        for (int64_t ic = first; ic < last; ++ic) row[ic] = widen(weight[ic * step]);
+        for (int64_t ic = last; ic < beyond; ++ic) row[ic] = row[last - 1];
       }
     }
   });
@@ -47,7 +45,8 @@ int32_t relay_weights(const Conv2d& p, const Buffers& buffers, const TapWeights<
 // Bytes of input and output from which on prefetching what comes next pays for its instructions.
 constexpr int64_t kPrefetchedBytes = 1 << 20;
 
-// A task is one row of the written tensor and a chunk of the input channels.
+// A task is one row of the written tensor and a chunk of the input channels; rows follow each other, so that few
+// weights are in use at a time.
 struct RowPlan {
   int64_t rows, chunk, chunks, tasks;
   bool prefetches;
@@ -129,22 +128,28 @@ int32_t depthwise_forward_nhwc(const Conv2d& p, const Buffers& buffers) {
   const RowPlan plan = row_plan<Storage>(p, p.oh, buffers.threads);
   const int64_t per_input = p.oc / p.ic;
   const bool slides = suits_slide<Storage>(p, p.ow, plan.chunk);
-  const TapWeights<C> weights{static_cast<C*>(buffers.workspace), per_input, round_up(p.ic, kLanes<C>)};
-  if (const int32_t error = relay_weights<Storage>(p, buffers, weights)) return error;
-  char* slots = static_cast<char*>(buffers.workspace) + lines_of<C>(tap_weights_size<C>(p));
+  const bool packed = buffers.packed != 0;
+  const TapWeights<C> weights{static_cast<C*>(packed ? buffers.w : buffers.workspace), per_input,
+                              round_up(p.ic, kLanes<C>)};
+  if (!packed) {
+    if (const int32_t error = relay_weights<Storage>(p, buffers.w, weights)) return error;
+  }
+  char* slots = static_cast<char*>(buffers.workspace) + (packed ? 0 : lines_of<C>(tap_weights_size<C>(p)));
   const int64_t slot = PixelTables<Storage>::bytes(p);
   return for_each_slab(plan.tasks, buffers.threads, [&](int64_t slab, int64_t begin, int64_t end) {
     const PixelTables<Storage> tables(p, slots + slab * slot);
     const Storage* given_bias = static_cast<const Storage*>(buffers.aux);
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t channel = task % plan.chunks * plan.chunk;
-      const int64_t oh = task / plan.chunks % p.oh, n = task / plan.chunks / p.oh;
+      const int64_t channel = task / p.oh % plan.chunks * plan.chunk;
+      const int64_t oh = task % p.oh, n = task / p.oh / plan.chunks;
       const int64_t channels = smaller(plan.chunk, p.ic - channel);
       const Storage* x = static_cast<const Storage*>(buffers.x) + n * p.x_stride[0] + channel;
       Storage* y = static_cast<Storage*>(buffers.y) + n * p.y_stride[0] + oh * p.y_stride[2] + channel * per_input;
       for (int64_t j = 0; j < per_input; ++j) {
         const C* bias = nullptr;
-        if (given_bias != nullptr) {
+        if (std::is_same_v<Storage, C> && given_bias != nullptr && per_input == 1 && channels % kLanes<C> == 0) {
+          bias = reinterpret_cast<const C*>(given_bias) + channel;
+        } else if (given_bias != nullptr) {
           for (int64_t c = 0; c < channels; ++c) tables.bias[c] = widen(given_bias[(channel + c) * per_input + j]);
           bias = tables.bias;
         }
@@ -240,14 +245,14 @@ int32_t depthwise_grad_input_nhwc(const Conv2d& p, const Buffers& buffers) {
   const int64_t per_input = p.oc / p.ic;
   const bool slides = suits_slide<Storage>(p, p.iw, plan.chunk);
   const TapWeights<C> weights{static_cast<C*>(buffers.workspace), per_input, round_up(p.ic, kLanes<C>)};
-  if (const int32_t error = relay_weights<Storage>(p, buffers, weights, slides)) return error;
+  if (const int32_t error = relay_weights<Storage>(p, buffers.w, weights, slides)) return error;
   char* slots = static_cast<char*>(buffers.workspace) + lines_of<C>(tap_weights_size<C>(p));
   const int64_t slot = PixelTables<Storage>::bytes(p);
   return for_each_slab(plan.tasks, buffers.threads, [&](int64_t slab, int64_t begin, int64_t end) {
     const PixelTables<Storage> tables(p, slots + slab * slot);
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t channel = task % plan.chunks * plan.chunk;
-      const int64_t ih = task / plan.chunks % p.ih, n = task / plan.chunks / p.ih;
+      const int64_t channel = task / p.ih % plan.chunks * plan.chunk;
+      const int64_t ih = task % p.ih, n = task / p.ih / plan.chunks;
       const int64_t channels = smaller(plan.chunk, p.ic - channel);
       const Storage* y = static_cast<const Storage*>(buffers.y) + n * p.y_stride[0] + channel * per_input;
       Storage* x = static_cast<Storage*>(buffers.x) + n * p.x_stride[0] + ih * p.x_stride[2] + channel;
@@ -266,6 +271,14 @@ int32_t depthwise_grad_input_nhwc(const Conv2d& p, const Buffers& buffers) {
       }
     }
   });
+}
+
+// Packed weights are TapWeights.
+template <class Storage>
+int32_t pack_depthwise_nhwc(const Conv2d& p, const Buffers& buffers) {
+  using C = compute_t<Storage>;
+  return relay_weights<Storage>(p, buffers.w,
+                                {static_cast<C*>(buffers.workspace), p.oc / p.ic, round_up(p.ic, kLanes<C>)});
 }
 
 template <class Storage>

@@ -126,7 +126,7 @@ class WindowPlanes {
     filter_ = carver_.take<C>(pass.p.kh * pass.p.kw);
   }
 
-  void in_place(int64_t begin, int64_t end) {
+  void in_place(Share& share) {
     const int64_t* from = pass_.source_stride;
     const int64_t* to = pass_.dest_stride;
     const NineWalk& walk = pass_.walk;
@@ -134,7 +134,7 @@ class WindowPlanes {
     const NinePlane plane{pass_.source_rows, pass_.source_columns, from[2], pass_.top, pass_.left, pass_.columns,
                           to[2], from[0], to[0], walk.whole ? from[1] : read_rows * from[2],
                           walk.whole ? to[1] : walk.band * to[2]};
-    for (int64_t task = begin; task < end; ++task) {
+    for (int64_t task; share.next(&task);) {
       const Part part = part_of(task);
       for (int64_t first = part.first; first < part.last; first += walk.band) {
         const int64_t last = smaller(first + walk.band, part.last);
@@ -148,13 +148,13 @@ class WindowPlanes {
     }
   }
 
-  void shared(int64_t begin, int64_t end) {
+  void shared(Share& share) {
     const int64_t stride = pass_.stride(), kw = pass_.p.kw;
     RowStage<C> stage(carver_.take<C>(RowStage<C>::size(pass_.staged_rows(), pass_.columns, kw, stride)),
                       pass_.staged_rows(), pass_.source_columns, pass_.left, pass_.columns, kw, stride);
     const Storage* staged = nullptr;
     int64_t staged_count = 0;
-    for (int64_t task = begin; task < end; ++task) {
+    for (int64_t task; share.next(&task);) {
       const Part part = part_of(task);
       const int64_t from = clamped(part.first * stride - pass_.top, 0, pass_.source_rows);
       const int64_t to = clamped((part.last - 1) * stride - pass_.top + pass_.p.kh, from, pass_.source_rows);
@@ -189,12 +189,13 @@ class WindowPlanes {
     PlaneFinish<C> finish;
   };
 
-  // Tasks are asked for one after the other. Reads the filter of the task's planes, too.
+  // Tasks are asked for one after the other, but for leaps between ranges. Reads the filter of the task's planes, too.
   Part part_of(int64_t task) {
     if (task != task_ + 1) {
       n_ = task / pass_.bands / pass_.channels * pass_.images;
       channel_ = task / pass_.bands % pass_.channels;
       band_ = task % pass_.bands;
+      weights_ = nullptr;
     } else if (++band_ == pass_.bands) {
       band_ = 0;
       if (++channel_ == pass_.channels) channel_ = 0, n_ += pass_.images;
@@ -234,9 +235,9 @@ class WindowPlanes {
 template <class Storage>
 int32_t run_windows(const WindowPass<Storage>& pass, const Buffers& buffers) {
   const int64_t tasks = pass.groups * pass.channels * pass.bands;
-  return for_each_slab(tasks, buffers.threads, [&](int64_t slab, int64_t begin, int64_t end) {
+  return for_each_share(tasks, buffers.threads, [&](int64_t slab, Share& share) {
     WindowPlanes<Storage> planes(pass, buffers, static_cast<char*>(buffers.workspace) + slab * pass.slot());
-    pass.in_place() ? planes.in_place(begin, end) : planes.shared(begin, end);
+    pass.in_place() ? planes.in_place(share) : planes.shared(share);
   });
 }
 

@@ -4,7 +4,7 @@
 #pragma once
 #include <cstdint>
 
-#include "../common/parallel.h"
+#include "../common/shares.h"
 #include "gemm_band_tile.h"
 #include "gemm_store.h"
 #include "gemm_weights.h"
@@ -101,9 +101,9 @@ class Banded {
     }
   }
 
-  void run(int64_t begin, int64_t end) {
+  void run(Share& share) {
     int64_t held = -1;
-    for (int64_t task = begin; task < end; ++task) {
+    for (int64_t task; share.next(&task);) {
       const int64_t filter_part = task % plan_.filter_parts, rest = task / plan_.filter_parts;
       const int64_t filter = filter_part * plan_.filters_together;
       const int64_t end_filter = smaller(filter + plan_.filters_together, plan_.filters);
@@ -217,11 +217,9 @@ template <class Storage>
 int32_t correlate_bands(const Correlation& c, const void* source, const compute_t<Storage>* filters, void* dest,
                         const void* bias, compute_t<Storage>* slabs, int64_t threads) {
   const BandPlan<Storage> plan(c, threads);
-  return parallel_for(threads, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t slab = begin; slab < end; ++slab) {
-      Banded<Storage> work(c, plan, source, dest, bias, filters, slabs + slab * plan.slab_size);
-      work.run(plan.tasks * slab / threads, plan.tasks * (slab + 1) / threads);
-    }
+  return for_each_share(plan.tasks, threads, [&](int64_t slab, Share& share) {
+    Banded<Storage> work(c, plan, source, dest, bias, filters, slabs + slab * plan.slab_size);
+    work.run(share);
   });
 }
 

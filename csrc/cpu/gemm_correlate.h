@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "../common/parallel.h"
+#include "../common/shares.h"
 #include "gemm_band.h"
 #include "gemm_deep.h"
 #include "gemm_grid.h"
@@ -32,13 +33,16 @@ struct Plan {
     panels = !c.nhwc && c.h.in_order() && c.w.in_order();
     const int64_t fitting = larger(1, kSourceBytes / (int64_t(sizeof(C)) * larger(depth, 1) * unit));
     const int64_t limit = smaller(fitting * unit, round_up(1024, unit));
-    // Every thread gets as many blocks as the next, of like size.
-    blocks = round_up(ceil_div(pixels, limit), smaller(threads, larger(1, ceil_div(pixels, 2 * unit))));
+    filters = weight_blocks<C>(c);
+    blocks = ceil_div(pixels, limit);
+    // Every thread gets as many blocks as the next, of like size; or, where the filters are more than the pixels, it
+    // reads a part of those and all of these.
+    const bool shares_filters = pixels <= c.dest_channels && filters * c.groups >= 4 * threads;
+    if (!shares_filters) blocks = round_up(blocks, smaller(threads, larger(1, ceil_div(pixels, 2 * unit))));
     block = round_up(ceil_div(pixels, blocks), unit);
     blocks = ceil_div(pixels, block);
     pitch = panels ? kTileColumns<C> : packed_pitch<C>(c.nhwc ? depth : block);
     panel_step = panels ? depth * kTileColumns<C> : kTileColumns<C>;
-    filters = weight_blocks<C>(c);
     tasks = blocks * c.groups * filters;
     slab_size = in_place ? 0 : round_up(panels ? block * depth : (c.nhwc ? block : depth) * pitch, 64) + 64;
   }
@@ -185,9 +189,9 @@ struct Correlating {
     }
   }
 
-  void run(int64_t begin, int64_t end, C* packed) const {
+  void run(Share& share, C* packed) const {
     int64_t held = -1;
-    for (int64_t task = begin; task < end; ++task) {
+    for (int64_t task; share.next(&task);) {
       const int64_t filter = task % plan.filters, part = task / plan.filters;
       const int64_t group = part % c.groups, pixel = part / c.groups * plan.block;
       const Block block{pixel, smaller(pixel + plan.block, c.pixels()), 0, c.depth()};
@@ -227,6 +231,9 @@ int32_t correlate(const Correlation& c, const void* source, const void* w, bool 
     });
   }
   const Plan<Storage> plan(c, threads);
+  const bool deep =
+      !suits_thin<Storage>(c) && !suits_narrow<C>(c) && !suits_bands(c) && !suits_grid(c) && suits_deep<C>(c);
+  const bool piecewise = deep && !packed && DeepPlan<Storage>(c, threads).piecewise;
   C* slabs = static_cast<C*>(workspace);
   Correlating<Storage> work{c,
                             plan,
@@ -237,7 +244,7 @@ int32_t correlate(const Correlation& c, const void* source, const void* w, bool 
   if (!packed && filters_in_place<Storage>(c)) {
     work.filters.pitch = c.weight_dest;
     work.filters.block = 0;
-  } else if (!packed) {
+  } else if (!packed && !piecewise) {
     const int32_t error = pack_weights(c, static_cast<const Storage*>(w), slabs);
     if (error != 0) return error;
     work.filters.data = slabs;
@@ -252,12 +259,11 @@ int32_t correlate(const Correlation& c, const void* source, const void* w, bool 
     const int64_t group = work.filters.block == 0 ? c.weight_group : plan.filters * work.filters.block;
     return correlate_grid<Storage>(c, source, work.filters.data, group, work.filters.pitch, dest, bias, slabs, threads);
   }
-  if (suits_deep<C>(c)) return correlate_deep<Storage>(c, source, work.filters, dest, bias, slabs, threads);
-  return parallel_for(threads, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t slab = begin; slab < end; ++slab) {
-      work.run(plan.tasks * slab / threads, plan.tasks * (slab + 1) / threads, slabs + slab * plan.slab_size);
-    }
-  });
+  if (deep) {
+    return correlate_deep<Storage>(c, source, work.filters, piecewise ? w : nullptr, dest, bias, slabs, threads);
+  }
+  return for_each_share(plan.tasks, threads,
+                        [&](int64_t slab, Share& share) { work.run(share, slabs + slab * plan.slab_size); });
 }
 
 }  // namespace gemm

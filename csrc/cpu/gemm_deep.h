@@ -2,7 +2,8 @@
 // filters be read anew for every few pixels, the depth is cut too, and a block's sums are added up in memory. After
 // Goto and van de Geijn: kDeepBlock of a panel of filters stay in the first-level cache, the packed block of source
 // values in the second. A tile whose pixels all miss the image in a block's taps is left out: with wide dilation most
-// are, which is the other reason to come here.
+// are, which is the other reason to come here. Where all pixels are one block, a piece of the filters is used in one
+// place alone, and is packed there, in the first-level cache, instead of going to memory and back beforehand.
 #pragma once
 #include <cstdint>
 
@@ -32,14 +33,21 @@ inline int64_t taps_met(const Axis& axis) {
   return met;
 }
 
-// Whether a block of whole source columns would have too few pixels for what is read of the filters, or most of it
-// would be zeros beside the image, which a block of a few taps leaves out.
+// Whether filters can be packed a block of the depth at a time: such a block lies in one tap.
+inline bool packs_piecewise(const Correlation& c) {
+  return c.nhwc && c.tap_major && (c.weight_source == 1 || c.weight_dest == 1) &&
+         (c.taps() == 1 || c.source_channels >= kDeepBlock / 2);
+}
+
+// Whether a block of whole source columns would have too few pixels for what is read of the filters, or filters are
+// best packed piecewise, or most of such a block would be zeros beside the image, which one of a few taps leaves out.
 template <class Compute>
 bool suits_deep(const Correlation& c) {
   const int64_t unit = c.nhwc ? kTileRows : kTileColumns<Compute>;
   const int64_t fitting = kSourceBytes / (int64_t(sizeof(Compute)) * larger(c.depth(), 1)) / unit * unit;
-  if (c.pixels() <= fitting) return false;
   const bool mostly_zeros = 2 * taps_met(c.h) * taps_met(c.w) < c.taps() * c.h.count * c.w.count;
+  if (packs_piecewise(c) && c.taps() > 1 && c.pixels() <= kDeepPixels && fitting <= kFewPixels) return true;
+  if (c.pixels() <= fitting) return false;
   return fitting < kFewPixels || (c.nhwc && mostly_zeros && c.source_channels >= kDeepBlock / 4);
 }
 
@@ -47,24 +55,29 @@ template <class Storage>
 struct DeepPlan {
   using C = compute_t<Storage>;
   int64_t unit, block, blocks, depth_block, filters, tasks, pitch, tiles, source_size, sums_size, slab_size;
+  bool piecewise;  // filters are packed where they are used, should they not be packed already
 
   DeepPlan(const Correlation& c, int64_t threads) {
     const int64_t pixels = c.pixels();
     unit = c.nhwc ? kTileRows : kTileColumns<C>;
-    // Every thread gets as many blocks as the next, of like size.
-    blocks = round_up(ceil_div(pixels, kDeepPixels), smaller(threads, ceil_div(pixels, 4 * unit)));
+    filters = weight_blocks<C>(c);
+    blocks = ceil_div(pixels, kDeepPixels);
+    // Every thread gets as many blocks as the next, of like size; or a part of the filters, where those are more.
+    const bool shares_filters = pixels <= c.dest_channels && filters * c.groups >= 4 * threads;
+    if (!shares_filters) blocks = round_up(blocks, smaller(threads, ceil_div(pixels, 4 * unit)));
     block = round_up(ceil_div(pixels, blocks), unit);
     blocks = ceil_div(pixels, block);
     // A block of the depth lies inside one tap where the channels allow it.
     const int64_t whole = c.tap_major && c.source_channels >= kDeepBlock / 2 ? c.source_channels : c.depth();
     depth_block = ceil_div(whole, ceil_div(whole, kDeepBlock));
-    filters = weight_blocks<C>(c);
     tasks = blocks * c.groups * filters;
     pitch = packed_pitch<C>(c.nhwc ? depth_block : block);
     tiles = block / unit;
     source_size = round_up((c.nhwc ? block : depth_block) * pitch, 64) + 64;
     sums_size = tiles * kTileRows * kTileColumns<C>;
-    slab_size = source_size + filters * sums_size;
+    piecewise = blocks == 1 && packs_piecewise(c);
+    const int64_t piece_size = depth_block * kTileColumns<C> + kLanes<C>;
+    slab_size = source_size + filters * sums_size + (piecewise ? round_up(piece_size, 64) : 0);
   }
 };
 
@@ -73,16 +86,19 @@ class Deep {
  public:
   using C = compute_t<Storage>;
 
-  Deep(const Correlation& c, const DeepPlan<Storage>& plan, const void* source, const Filters<C>& filters, void* dest,
-       const void* bias, C* memory)
+  // `w`: filters as they lie, to be packed piecewise; null where `filters` are ready.
+  Deep(const Correlation& c, const DeepPlan<Storage>& plan, const void* source, const Filters<C>& filters,
+       const void* w, void* dest, const void* bias, C* memory)
       : c_(c),
         plan_(plan),
         source_(static_cast<const Storage*>(source)),
         filters_(filters),
+        w_(static_cast<const Storage*>(w)),
         dest_(static_cast<Storage*>(dest)),
         bias_(static_cast<const Storage*>(bias)),
         packed_(memory),
-        sums_(memory + plan.source_size) {}
+        sums_(memory + plan.source_size),
+        piece_(sums_ + plan.filters * plan.sums_size) {}
 
   // Tasks are ordered (pixel block, group, block of filters).
   void run(int64_t begin, int64_t end) {
@@ -130,15 +146,50 @@ class Deep {
     }
   }
 
+  // The weights of a block of filters in a block of the depth, from the first.
+  const Storage* piece(const Block& block, int64_t group, int64_t filter) const {
+    const int64_t channels = c_.source_channels;
+    const Storage* w = w_ + group * c_.weight_group + filter * kTileColumns<C> * c_.weight_dest;
+    return w + tap_offset(c_, block.k / channels) + block.k % channels * c_.weight_source;
+  }
+
+  void pack_piece(const Block& block, const Storage* w, int64_t count) const {
+    constexpr int64_t lanes = kLanes<C>;
+    for (int64_t j = 0; j < count; j += lanes) {
+      pack_panel_run(c_, w + j * c_.weight_dest, block.k_end - block.k, smaller(lanes, count - j), piece_ + j);
+    }
+  }
+
+  // Part `part` of `parts` of the weights that are packed next.
+  void fetch_piece(const Block& block, const Storage* w, int64_t part, int64_t parts) const {
+    constexpr int64_t line = 64 / int64_t(sizeof(Storage));
+    const bool rows = c_.weight_dest != 1;
+    const int64_t count = kTileColumns<C>, depth = block.k_end - block.k;
+    const int64_t outer = rows ? count : depth, inner = rows ? depth : count;
+    const int64_t step = rows ? c_.weight_dest : c_.weight_source;
+    for (int64_t i = outer * part / parts; i < outer * (part + 1) / parts; ++i) {
+      for (int64_t j = 0; j < inner; j += line) __builtin_prefetch(w + i * step + j, 0, 2);
+    }
+  }
+
   // The rows of a tile are pixels in nhwc, filters in nchw.
   void add(const Block& block, int64_t group, int64_t filter, C* sums) const {
     constexpr int64_t width = kTileColumns<C>;
     const int64_t pixels = block.pixel_end - block.pixel, depth = block.k_end - block.k;
-    const C* weights = filters_.at(c_, group, filter) + block.k * (c_.nhwc ? width : 1);
     const int64_t others = c_.dest_channels - filter * (c_.nhwc ? width : kTileRows);
+    const C* weights = piece_;
+    if (w_ != nullptr) {
+      pack_piece(block, piece(block, group, filter), smaller(width, others));
+    } else {
+      weights = filters_.at(c_, group, filter) + block.k * (c_.nhwc ? width : 1);
+    }
+    const bool fetches = w_ != nullptr && filter + 1 < plan_.filters;
+    const Storage* next = fetches ? piece(block, group, filter + 1) : nullptr;
     TileCall<C> call{depth, packed_, plan_.pitch, weights, width, sums, width, block.k > 0};
     if (!c_.nhwc) call = {depth, weights, filters_.pitch, packed_, plan_.pitch, sums, width, block.k > 0};
-    for (int64_t i = 0; i * plan_.unit < pixels; ++i, call.out += kTileRows * width) {
+    const int64_t tiles = ceil_div(pixels, plan_.unit);
+    for (int64_t i = 0; i < tiles; ++i, call.out += kTileRows * width) {
+      if (fetches) fetch_piece(block, next, i, tiles);
       const int64_t count = smaller(plan_.unit, pixels - i * plan_.unit);
       if (!met_[i]) {
         if (block.k == 0) zero_spilling(call.out, kTileRows * width);
@@ -171,20 +222,22 @@ class Deep {
   const DeepPlan<Storage>& plan_;
   const Storage* source_;
   const Filters<C>& filters_;
+  const Storage* w_;
   Storage* dest_;
   const Storage* bias_;
   C* packed_;
   C* sums_;
+  C* piece_;
   bool met_[kDeepPixels / kTileRows + 1];
 };
 
 template <class Storage>
-int32_t correlate_deep(const Correlation& c, const void* source, const Filters<compute_t<Storage>>& filters, void* dest,
-                       const void* bias, compute_t<Storage>* slabs, int64_t threads) {
+int32_t correlate_deep(const Correlation& c, const void* source, const Filters<compute_t<Storage>>& filters,
+                       const void* w, void* dest, const void* bias, compute_t<Storage>* slabs, int64_t threads) {
   const DeepPlan<Storage> plan(c, threads);
   return parallel_for(threads, 1, [&](int64_t begin, int64_t end) {
     for (int64_t slab = begin; slab < end; ++slab) {
-      Deep<Storage> work(c, plan, source, filters, dest, bias, slabs + slab * plan.slab_size);
+      Deep<Storage> work(c, plan, source, filters, w, dest, bias, slabs + slab * plan.slab_size);
       work.run(plan.tasks * slab / threads, plan.tasks * (slab + 1) / threads);
     }
   });

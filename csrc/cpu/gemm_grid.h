@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <utility>
 
-#include "../common/parallel.h"
+#include "../common/shares.h"
 #include "gemm_grid_tile.h"
 #include "gemm_store.h"
 #include "gemm_weights.h"
@@ -89,8 +89,8 @@ class Gridded {
     }
   }
 
-  void run(int64_t begin, int64_t end) {
-    for (int64_t task = begin; task < end; ++task) {
+  void run(Share& share) {
+    for (int64_t task; share.next(&task);) {
       const int64_t group = task % c_.groups, part = task / c_.groups;
       const int64_t image = part / plan_.bands, first = part % plan_.bands * plan_.band;
       const int64_t last = smaller(first + plan_.band, c_.h.count);
@@ -253,12 +253,10 @@ int32_t correlate_grid(const Correlation& c, const void* source, const compute_t
                        int64_t filter_group, int64_t filter_pitch, void* dest, const void* bias,
                        compute_t<Storage>* slabs, int64_t threads) {
   const GridPlan<Storage> plan(c, threads);
-  return parallel_for(threads, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t slab = begin; slab < end; ++slab) {
-      Gridded<Storage> work(c, plan, source, dest, bias, filters, filter_group, filter_pitch,
-                            slabs + slab * plan.slab_size);
-      work.run(plan.tasks * slab / threads, plan.tasks * (slab + 1) / threads);
-    }
+  return for_each_share(plan.tasks, threads, [&](int64_t slab, Share& share) {
+    Gridded<Storage> work(c, plan, source, dest, bias, filters, filter_group, filter_pitch,
+                          slabs + slab * plan.slab_size);
+    work.run(share);
   });
 }
 

@@ -5,7 +5,7 @@
 #pragma once
 #include <cstdint>
 
-#include "../common/parallel.h"
+#include "../common/shares.h"
 #include "gemm_band.h"
 #include "gemm_copy.h"
 #include "gemm_narrow_tile.h"
@@ -85,9 +85,9 @@ class Narrow {
     if (plan.quads) spread_filters(memory + plan.table_size);
   }
 
-  void run(int64_t begin, int64_t end) const {
+  void run(Share& share) const {
     int64_t held = -1;
-    for (int64_t task = begin; task < end; ++task) {
+    for (int64_t task; share.next(&task);) {
       const int64_t block = task % plan_.blocks, part = task / plan_.blocks;
       const int64_t image = part / plan_.bands, first = part % plan_.bands * plan_.band;
       const int64_t rows = smaller(plan_.band, c_.h.count - first);
@@ -209,11 +209,9 @@ template <class Storage>
 int32_t correlate_narrow(const Correlation& c, const void* source, const compute_t<Storage>* filters, void* dest,
                          const void* bias, compute_t<Storage>* slabs, int64_t threads) {
   const NarrowPlan<Storage> plan(c, threads);
-  return parallel_for(threads, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t slab = begin; slab < end; ++slab) {
-      const Narrow<Storage> work(c, plan, source, dest, bias, filters, slabs + slab * plan.slab_size);
-      work.run(plan.tasks * slab / threads, plan.tasks * (slab + 1) / threads);
-    }
+  return for_each_share(plan.tasks, threads, [&](int64_t slab, Share& share) {
+    Narrow<Storage> work(c, plan, source, dest, bias, filters, slabs + slab * plan.slab_size);
+    work.run(share);
   });
 }
 

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "../common/parallel.h"
+#include "../common/shares.h"
 #include "gemm_spread_plan.h"
 
 namespace spatialconv {
@@ -42,8 +43,8 @@ class Spreading {
     }
   }
 
-  void run(int64_t begin, int64_t end) {
-    for (int64_t task = begin; task < end; ++task) {
+  void run(Share& share) {
+    for (int64_t task; share.next(&task);) {
       const int64_t group = task % p_.g, part = task / p_.g;
       const int64_t image = part / plan_.bands, first = part % plan_.bands * plan_.band;
       const int64_t last = smaller(first + plan_.band, plan_.rows);
@@ -178,11 +179,9 @@ int32_t spread(const Conv2d& p, const Buffers& b) {
     pack_spread_filters(plan, static_cast<const Storage*>(b.w), begin, end, filters);
   });
   if (error != 0) return error;
-  return parallel_for(b.threads, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t slab = begin; slab < end; ++slab) {
-      Spreading<Storage> work(plan, b.y, b.x, filters, filters + plan.filters_size + slab * plan.slab_size);
-      work.run(plan.tasks * slab / b.threads, plan.tasks * (slab + 1) / b.threads);
-    }
+  return for_each_share(plan.tasks, b.threads, [&](int64_t slab, Share& share) {
+    Spreading<Storage> work(plan, b.y, b.x, filters, filters + plan.filters_size + slab * plan.slab_size);
+    work.run(share);
   });
 }
 

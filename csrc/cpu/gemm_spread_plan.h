@@ -12,6 +12,8 @@ namespace gemm {
 
 constexpr int64_t kSpreadBytes = 192 << 10;  // of staged planes, in the second-level cache
 constexpr int64_t kSpreadPhases = 4;         // of columns, at most
+constexpr int64_t kSpreadFilters = 1 << 20;  // bytes, beyond the second-level cache, which are read anew for every band
+constexpr int64_t kSpreadPositions = 64;     // of a band that is worth reading such filters
 
 template <class Storage>
 struct SpreadPlan {
@@ -88,6 +90,8 @@ bool suits_spread(const Conv2d& p) {
   if (p.ic / p.g > 32 && p.n * p.oh * p.ow < 256) return false;
   const SpreadPlan<Storage> plan(p, 1);
   const int64_t positions = plan.band * plan.pitch - plan.halo_w, width = kTileColumns<compute_t<Storage>>;
+  const int64_t filter_bytes = plan.filters_size * int64_t(sizeof(compute_t<Storage>));
+  if (positions < kSpreadPositions && filter_bytes > kSpreadFilters) return false;
   return plan.halo_h <= plan.band && 10 * plan.band * (plan.pitch - plan.halo_w) >= 8 * round_up(positions, width);
 }
 

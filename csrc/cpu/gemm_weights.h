@@ -49,24 +49,31 @@ inline bool taps_are_dense(const Correlation& c) {
          (c.h.taps == 1 || c.weight_h == c.w.taps);
 }
 
-// One vector of destination channels (`columns` of them) of a panel, from the filter of the first.
+// One vector of destination channels (`columns` of them) of a panel: so many source channels of one tap, from the weight
+// of the first of both.
+template <class Storage>
+void pack_panel_run(const Correlation& c, const Storage* w, int64_t channels, int64_t columns,
+                    compute_t<Storage>* to) {
+  constexpr int64_t lanes = kLanes<compute_t<Storage>>, width = kTileColumns<compute_t<Storage>>;
+  if (c.weight_dest != 1 && c.weight_source == 1) {
+    for (int64_t k = 0; k < channels; k += lanes, to += lanes * width) {
+      transpose_piece(w + k, c.weight_dest, columns, smaller(lanes, channels - k),
+                      [to](int64_t j) { return to + j * width; });
+    }
+    return;
+  }
+  for (int64_t k = 0; k < channels; ++k, w += c.weight_source, to += width) {
+    store(to, load_strided_n(w, c.weight_dest, columns));
+  }
+}
+
+// All of such a vector, from the filter of the first.
 template <class Storage>
 void pack_panel_vector(const Correlation& c, const Storage* w, int64_t columns, compute_t<Storage>* to) {
   using C = compute_t<Storage>;
   constexpr int64_t lanes = kLanes<C>, width = kTileColumns<C>;
   const int64_t channels = c.source_channels, taps = c.taps();
-  if (c.weight_dest != 1 && c.weight_source == 1) {
-    for (int64_t tap = 0; tap < taps; ++tap) {
-      const Storage* from = w + tap_offset(c, tap);
-      C* out = to + tap * channels * width;
-      for (int64_t k = 0; k < channels; k += lanes, out += lanes * width) {
-        transpose_piece(from + k, c.weight_dest, columns, smaller(lanes, channels - k),
-                        [out](int64_t j) { return out + j * width; });
-      }
-    }
-    return;
-  }
-  if (c.weight_dest != 1 && taps_are_dense(c)) {
+  if (c.weight_dest != 1 && c.weight_source != 1 && taps_are_dense(c)) {
     // Runs of taps, joined across channels where the channels follow each other.
     const bool joined = c.weight_source == taps;
     const int64_t run = joined ? channels * taps : taps;
@@ -81,10 +88,7 @@ void pack_panel_vector(const Correlation& c, const Storage* w, int64_t columns, 
     return;
   }
   for (int64_t tap = 0; tap < taps; ++tap) {
-    const Storage* from = w + tap_offset(c, tap);
-    for (int64_t k = 0; k < channels; ++k, from += c.weight_source, to += width) {
-      store(to, load_strided_n(from, c.weight_dest, columns));
-    }
+    pack_panel_run(c, w + tap_offset(c, tap), channels, columns, to + tap * channels * width);
   }
 }
 

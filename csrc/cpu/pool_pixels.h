@@ -226,7 +226,7 @@ int32_t pool_pixels(const Pool2d& p, const Buffers& buffers) {
   const Axis rows = row_axis(p), columns = column_axis(p);
   const bool padded = p.include_pad != 0;
   const int64_t slot = pool_pixels_slot<Storage>(p);
-  return for_each_slab(p.n * p.oh, buffers.threads, [&](int64_t slab, int64_t begin, int64_t end) {
+  return for_each_share(p.n * p.oh, buffers.threads, [&](int64_t slab, Share& share) {
     Carver carver{static_cast<char*>(buffers.workspace) + slab * slot};
     Window* column = carver.take<Window>(p.ow);
     C* width = carver.take<C>(p.ow);
@@ -236,7 +236,7 @@ int32_t pool_pixels(const Pool2d& p, const Buffers& buffers) {
       width[ow] = kind == Reduce::sum ? static_cast<C>(divisor_at(columns, padded, ow)) : C{1};
     }
     C known{0}, factor{0};
-    for (int64_t task = begin; task < end; ++task) {
+    for (int64_t task; share.next(&task);) {
       const int64_t n = task / p.oh, oh = task % p.oh;
       const Window row = window_at(rows, oh);
       const C height = kind == Reduce::sum ? static_cast<C>(divisor_at(rows, padded, oh)) : C{1};

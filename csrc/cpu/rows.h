@@ -7,6 +7,7 @@
 #include "../common/geometry.h"
 #include "../common/parallel.h"
 #include "../common/problem.h"
+#include "../common/shares.h"
 #include "activation.h"
 #include "simd.h"
 
@@ -33,16 +34,12 @@ struct Carver {
   }
 };
 
-// body(slab, begin, end): at most `threads` contiguous shares of [0, tasks), each with a workspace slot of its own.
+// body(slab, begin, end): ranges that cover [0, tasks), those of one slab one after the other, each slab with a
+// workspace slot of its own.
 template <class Body>
 int32_t for_each_slab(int64_t tasks, int64_t threads, const Body& body) {
-  const int64_t slabs = smaller(positive_threads(threads), tasks);
-  return parallel_for(slabs, 1, [&](int64_t first, int64_t last) {
-    for (int64_t slab = first; slab < last; ++slab) {
-      const int64_t share = tasks / slabs, rest = tasks % slabs;
-      const int64_t begin = slab * share + smaller(slab, rest);
-      body(slab, begin, begin + share + (slab < rest ? 1 : 0));
-    }
+  return for_each_share(tasks, threads, [&](int64_t slab, Share& share) {
+    for (int64_t begin, end; share.take(&begin, &end);) body(slab, begin, end);
   });
 }
 

@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "../common/parallel.h"
+#include "../common/shares.h"
 #include "winograd_input.h"
 #include "winograd_output.h"
 #include "winograd_weights.h"
@@ -77,43 +78,35 @@ struct Correlating {
       if (error != 0) return error;
       u = shared;
     }
-    return parallel_for(threads, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t thread = begin; thread < end; ++thread) {
-        const auto in = input(thread);
-        const auto out = output(thread);
-        C* v = slab(thread);
-        C* sums = v + plan.v_size;
-        for (int64_t block = plan.blocks * thread / threads; block < plan.blocks * (thread + 1) / threads; ++block) {
-          in.block(block, v);
-          const int64_t tiles = plan.tiles_of(block);
-          for (int64_t panel = 0; panel < plan.panels; ++panel) {
-            multiply(tiles, panel, v, u + panel * plan.u_size, plan.u_step, 0, plan.shape.ic, sums);
-            out.block(block, panel, sums);
-          }
+    return for_each_share(plan.blocks, threads, [&](int64_t thread, Share& share) {
+      const auto in = input(thread);
+      const auto out = output(thread);
+      C* v = slab(thread);
+      C* sums = v + plan.v_size;
+      for (int64_t block; share.next(&block);) {
+        in.block(block, v);
+        const int64_t tiles = plan.tiles_of(block);
+        for (int64_t panel = 0; panel < plan.panels; ++panel) {
+          multiply(tiles, panel, v, u + panel * plan.u_size, plan.u_step, 0, plan.shape.ic, sums);
+          out.block(block, panel, sums);
         }
       }
     });
   }
 
   int32_t run_filters(int64_t threads) const {
-    const int32_t error = parallel_for(threads, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t thread = begin; thread < end; ++thread) {
-        const auto in = input(thread);
-        for (int64_t block = plan.blocks * thread / threads; block < plan.blocks * (thread + 1) / threads; ++block) {
-          in.block(block, shared + block * plan.v_size);
-        }
-      }
+    const int32_t error = for_each_share(plan.blocks, threads, [&](int64_t thread, Share& share) {
+      const auto in = input(thread);
+      for (int64_t block; share.next(&block);) in.block(block, shared + block * plan.v_size);
     });
     if (error != 0) return error;
     // Where panels are too few for the threads, each is shared by several, which divide the blocks.
     const int64_t shares = smaller(plan.blocks, ceil_div(threads, plan.panels)), tasks = plan.panels * shares;
-    return parallel_for(threads, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t thread = begin; thread < end; ++thread) {
-        const auto out = output(thread);
-        for (int64_t task = tasks * thread / threads; task < tasks * (thread + 1) / threads; ++task) {
-          const int64_t share = task % shares;
-          panel_task(task / shares, plan.blocks * share / shares, plan.blocks * (share + 1) / shares, thread, out);
-        }
+    return for_each_share(tasks, threads, [&](int64_t thread, Share& share) {
+      const auto out = output(thread);
+      for (int64_t task; share.next(&task);) {
+        const int64_t part = task % shares;
+        panel_task(task / shares, plan.blocks * part / shares, plan.blocks * (part + 1) / shares, thread, out);
       }
     });
   }

@@ -12,14 +12,17 @@ from torch.nn.modules import module as torch_module
 from torch.utils._pytree import tree_leaves
 
 from ..eager import conv_surroundings, eager
+from . import channels_last
 from .conversion import ConversionReport, convert
 from .dataflow import hooked, traced
 from .layers import BackendLayer, Conv2d
 from .program import ChangedForm, Program
 from .recording import Recording
 from .sums import find_sums
+from .watch import Watch, edits, marks
 
 _LIMIT = 16
+_WEIGHTED = (Conv2d, torch.nn.Linear)
 
 
 def freeze(
@@ -30,9 +33,14 @@ def freeze(
     The model is copied and converted with ``convert(..., fuse=True)``, which folds batch norms and activations. The
     first call with inputs of a new shape, stride or dtype runs it once and records which kernels ran on what; later
     calls run those kernels on addresses known beforehand: no layer is called, no argument checked again, and
-    intermediate results share one block of memory, kept between calls (``release()`` gives it back). What is no
+    intermediate results share one block of memory, kept between calls (``release()`` gives it back). A
+    ``torch.nn.Linear`` on rows runs as the 1x1 convolution that it is, unless a backend is named. What else is no
     convolution or pooling of ours is called as it stands. Outputs differ from the model's by rounding, as fusing and
     the kernels do; they never share memory with later calls.
+
+    Images in nchw are transposed and go through the model in ``channels_last``, where its kernels are faster, unless a
+    backend is named, hooks or other foreign code would be called, or the model's results were not the same so; results
+    have the strides that they would have had. The first call of a form then runs the model twice.
 
     Only plain calls on tensors under ``torch.no_grad`` or ``torch.inference_mode`` are run so; any other call
     (gradients, autocast, a profiler, torch.compile, keyword arguments) goes through the converted layers and gives the
@@ -63,15 +71,16 @@ def freeze(
     with torch.inference_mode(False):
         model = convert(copy.deepcopy(model), backend, fuse=True, report=report)
         # A layer has no graph of its own, and a model's own hooks are no part of its: they are a node of one.
-        return Frozen(torch.nn.Sequential(model) if isinstance(model, BackendLayer) or hooked(model) else model)
+        whole = torch.nn.Sequential(model) if isinstance(model, BackendLayer) or hooked(model) else model
+        return Frozen(whole, own_choice=backend is None)
 
 
 class Frozen(torch.nn.Module):
     """What ``freeze`` returns; ``model`` is the converted model, for every call that cannot be run as recorded."""
 
-    def __init__(self, model: torch.nn.Module) -> None:
+    def __init__(self, model: torch.nn.Module, own_choice: bool = True) -> None:
         super().__init__()
-        self.model = model
+        self.model, self._own_choice = model, own_choice
         self.eval()
         self._forget()
         self._trace()
@@ -108,34 +117,52 @@ class Frozen(torch.nn.Module):
     def _record(self, key: tuple, inputs: tuple[Tensor, ...]) -> Any:
         if len(self._programs) >= _LIMIT:
             self._forget()
-        recording = Recording(self.model, self._graph, self._sums, self._forms)
-        weights = {layer: _watched(layer) for layer in self.model.modules() if type(layer) is Conv2d}
+        weights = {layer: marks(layer) for layer in self.model.modules() if type(layer) in _WEIGHTED}
         touched = (*inputs, *self.model.buffers())
-        before = [_version(tensor) for tensor in touched]
-        output = _ordinary(recording.run(*inputs))
+        before = [edits(tensor) for tensor in touched]
+        recording, output = self._recorded(inputs)
         # A call that changes its input or the model cannot be begun again by other means, should a value change its
         # form.
-        same = before == [_version(tensor) for tensor in touched]
+        same = before == [edits(tensor) for tensor in touched]
         only_tensors = all(leaf is None or isinstance(leaf, Tensor) for leaf in tree_leaves(output))
-        self._programs[key] = Program(recording) if same and only_tensors and recording.repeatable else None
-        known = {id(parameters) for parameters, *_ in self._watched}
-        new = [layer for layer in recording.layers if id(layer._parameters) not in known]
-        self._watched = [*self._watched, *(weights[layer] for layer in dict.fromkeys(new))]
+        if same and only_tensors and recording.repeatable:
+            other = self._in_channels_last(recording, inputs, output) if self._own_choice else None
+            self._programs[key] = Program(recording) if other is None else Program(other, output)
+            recording = other or recording
+        else:
+            self._programs[key] = None
+        self._forms = recording.forms
+        known = {id(mark.holder) for watch in self._watches for mark in watch.marks}
+        new = [layer for layer in dict.fromkeys(recording.layers) if id(layer._parameters) not in known]
+        if new:
+            self._watches = (*self._watches, Watch(mark for layer in new for mark in weights[layer]))
         return output
+
+    def _recorded(self, inputs: tuple[Tensor, ...]) -> tuple[Recording, Any]:
+        forms = {layer: [*kept] for layer, kept in self._forms.items()}
+        recording = Recording(self.model, self._graph, self._sums, forms, self._own_choice)
+        return recording, _ordinary(recording.run(*inputs))
+
+    def _in_channels_last(self, plain: Recording, inputs: tuple[Tensor, ...], output: Any) -> Recording | None:
+        """The same call on inputs in channels_last, where the model does the same with them."""
+        if not channels_last.may_gain(plain, inputs):
+            return None
+        try:
+            with torch.random.fork_rng(devices=[]):
+                recording, result = self._recorded(tuple(map(channels_last.pixels, inputs)))
+        # The model's own code runs here, on tensors of strides that it may not expect.
+        except Exception:
+            return None
+        return recording if recording.repeatable and channels_last.agree(output, result, inputs) else None
 
     def _fresh(self) -> bool:
         """Whether the weights are those that were transformed."""
-        for parameters, weight, mark, bias, bias_mark in self._watched:
-            if parameters.get("weight") is not weight or parameters.get("bias") is not bias or _mark(weight) != mark:
-                return False
-            if bias is not None and _mark(bias) != bias_mark:
-                return False
-        return True
+        return all(watch.unchanged() for watch in self._watches)
 
     def _forget(self) -> None:
         self._programs: dict[tuple, Program | None] = {}
         self._forms: dict[torch.nn.Module, list[Tensor]] = {}
-        self._watched: list[tuple] = []
+        self._watches: tuple[Watch, ...] = ()
 
     def train(self, mode: bool = True) -> Frozen:
         """It stays in eval mode, also within a model that is trained."""
@@ -154,7 +181,7 @@ class Frozen(torch.nn.Module):
         self._trace()
 
 
-_UNSAVED = ("_programs", "_forms", "_watched", "_graph", "_inputs", "_sums")
+_UNSAVED = ("_programs", "_forms", "_watches", "_graph", "_inputs", "_sums")
 
 
 def _graph(model: torch.nn.Module) -> fx.Graph:
@@ -175,22 +202,6 @@ def _plain(args: tuple) -> bool:
         if not isinstance(input, Tensor) or not eager(input):
             return False
     return not torch_module._has_any_global_hook()
-
-
-def _version(tensor: Tensor) -> int:
-    """How often it was edited in place; 0 where torch does not count."""
-    return 0 if tensor.is_inference() else tensor._version
-
-
-def _mark(tensor: Tensor) -> tuple:
-    """What changes where its values do, or where they lie."""
-    return _version(tensor), tensor.data_ptr(), tensor.dtype
-
-
-def _watched(layer: Conv2d) -> tuple:
-    weight, bias = layer._parameters.get("weight"), layer._parameters.get("bias")
-    marks = [None if tensor is None else _mark(tensor) for tensor in (weight, bias)]
-    return layer._parameters, weight, marks[0], bias, marks[1]
 
 
 def _ordinary(value: object) -> object:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from ..backends.base import DTYPE_NAMES
 from ..ops.arguments import conv2d_problem, pool2d_problem
 from ..problem import Conv2dProblem, Problem
 from ..shapes import pair
@@ -21,6 +23,14 @@ def conv2d_of(layer: Conv2d, input: Tensor, output: Tensor, geometry: tuple) -> 
     return conv2d_problem(
         "conv2d", input.shape, layer.weight.shape, output.shape, stride, padding, dilation, groups,
         layer.bias is not None, input, layer.weight, activation=layer.activation,
+    )  # fmt: skip
+
+
+def linear_of(layer: torch.nn.Linear, input: Tensor) -> Conv2dProblem:
+    """A linear layer on rows, as the 1x1 convolution of images of one pixel that it is."""
+    return Conv2dProblem(
+        "conv2d", input.shape[0], layer.in_features, 1, 1, layer.out_features, bias=layer.bias is not None,
+        dtype=DTYPE_NAMES[input.dtype], layout="nhwc",
     )  # fmt: skip
 
 

@@ -10,16 +10,22 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, fx
+from torch.utils._pytree import tree_map
 
 from .. import threads
 from ..backends import allocation
+from .channels_last import in_form, pixels
 from .dataflow import attribute
 from .memory_plan import offsets
-from .recording import Generic, Native, Recording
+from .recording import Form, Generic, Native, Recording, View
 
 _Values = list[object]  # by place: what the nodes of the graph have as values, None before and after their use
 _Run = Callable[[_Values], None]
 _PAGE = 4096
+
+
+def _form_of(tensor: Tensor | None) -> Form | None:
+    return None if tensor is None else Form.of(tensor)
 
 
 class ChangedForm(Exception):
@@ -29,7 +35,9 @@ class ChangedForm(Exception):
 class Program:
     """The steps of a recording; called with the values of the placeholders. Any number of threads may call it."""
 
-    def __init__(self, recording: Recording) -> None:
+    def __init__(self, recording: Recording, output: object = None) -> None:
+        """``output``: of a model called in nchw, recorded in channels_last: what the caller expects the like of."""
+        self._planes = None if output is None else tree_map(_form_of, output)
         self.module, self.steps, self.escaping = recording.module, recording.steps, recording.escaping
         graph = recording.graph
         self.place = {node: index for index, node in enumerate(graph.nodes)}
@@ -49,11 +57,12 @@ class Program:
             memory = _Memory(self)
         values = memory.values.copy()
         for place, input in zip(self.inputs, inputs, strict=True):
-            values[place] = input
+            values[place] = input if self._planes is None else pixels(input)
         try:
             for run in memory.runs:
                 run(values)
-            return self.result(values)
+            result = self.result(values)
+            return result if self._planes is None else tree_map(in_form, result, self._planes)
         finally:
             self._idle.append(memory)
 
@@ -105,6 +114,8 @@ class _Memory:
             if isinstance(step, Native) and (call := self._fixed_call(step)) is not None:
                 calls.append(call)
                 continue
+            if isinstance(step, View) and self._fixed_view(step):
+                continue
             if calls:
                 self.runs.append(_joined(calls))
                 calls = []
@@ -124,13 +135,23 @@ class _Memory:
             return None
         begin = self._program.offsets[step.buffer]
         with torch.inference_mode(False):
-            lying = self._block[begin : begin + step.buffer.size].view(step.form.dtype)
-            self.values[place] = lying.as_strided(step.form.shape, step.form.stride)
-        self._fixed.add(place)
+            self._fix(place, self._block[begin : begin + step.buffer.size].view(step.form.dtype), step.form)
         source = self._program.place[step.source]
         if source not in self._fixed:
             return None
         return step.launch.call, self._arguments(step)(self.values[source], self.values[place])
+
+    def _fixed_view(self, step: View) -> bool:
+        """Makes the view once, where what it views is fixed."""
+        source = self._program.place[step.source]
+        if source in self._fixed:
+            self._fix(self._program.place[step.node], self.values[source], step.form)
+        return source in self._fixed
+
+    def _fix(self, place: int, lying: Tensor, form: Form) -> None:
+        with torch.inference_mode(False):
+            self.values[place] = lying.as_strided(form.shape, form.stride)
+        self._fixed.add(place)
 
     def _arguments(self, step: Native) -> Callable[[Tensor, Tensor], tuple[int, ...]]:
         """A launch's arguments, given its input and its output."""

@@ -1,8 +1,9 @@
 """One execution of a model's graph on real tensors: which calls are kernels of ours on raw memory, and who reads what.
 
-A convolution or pooling whose kernel has a ``launch`` becomes a ``Native`` step that writes into a ``Buffer``; whatever
-else stands in the graph becomes a ``Generic`` step and is called as it is. Views are followed by the memory that they
-lie in, so that a buffer lives until its last view was read, and one that the model returns is told apart.
+A convolution, pooling or linear layer whose kernel has a ``launch`` becomes a ``Native`` step that writes into a
+``Buffer``, a reshaping that moves nothing a ``View``; whatever else stands in the graph becomes a ``Generic`` step and
+is called as it is. Views are followed by the memory that they lie in, so that a buffer lives until its last view was
+read, and one that the model returns is told apart.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ from .dataflow import hooked
 from .layers import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, Conv2d, MaxPool2d
 from .memory_plan import Buffer
 from .packing import packed_choice
-from .problems import problem_of
+from .problems import linear_of, problem_of
 from .sums import Sum, does_nothing
 
-_LAYERS = (Conv2d, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, AdaptiveMaxPool2d)
+_LAYERS = (Conv2d, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, AdaptiveMaxPool2d, torch.nn.Linear)
+_RESHAPING = ("flatten", "reshape", "view")
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,20 @@ class Generic:
         return tuple(self.node.all_input_nodes)
 
 
+@dataclass(frozen=True)
+class View(Generic):
+    """A node whose value is all of that of ``source``, under another shape."""
+
+    source: fx.Node
+    form: Form
+
+
 Step = Native | Generic
 
 
 class Recording(fx.Interpreter):
-    """The steps of one call. ``forms``: transformed weights by layer, kept for further recordings."""
+    """The steps of one call. ``forms``: transformed weights by layer, kept for further recordings; ``linear``: whether
+    kernels of ours may stand for linear layers."""
 
     def __init__(
         self,
@@ -93,16 +104,19 @@ class Recording(fx.Interpreter):
         graph: fx.Graph,
         sums: dict[fx.Node, Sum],
         forms: dict[torch.nn.Module, list[Tensor]],
+        linear: bool,
     ) -> None:
         super().__init__(model, graph=graph)
         self.extra_traceback = False
         self.forms = forms
+        self.linear = linear
         self.steps: list[Step] = []
         self.same: dict[fx.Node, fx.Node] = {}  # a node that does nothing, and the one whose value it has
         self.buffers: list[Buffer] = []
         self.escaping: set[Buffer] = set()
         self.repeatable = True
-        self.layers: list[Conv2d] = []  # whose weights are read where they lie, or were transformed
+        self.others_code = False  # hooks and such were called, which may count their calls
+        self.layers: list[Conv2d | torch.nn.Linear] = []  # whose weights are read where they lie, or were transformed
         self._sums = sums
         self._place = {node: index for index, node in enumerate(graph.nodes)}
         self._added: dict[fx.Node, Buffer | None] = {}  # nodes of a sum that a kernel adds up
@@ -131,10 +145,13 @@ class Recording(fx.Interpreter):
             self._append(step, read)
             if step.onto is None:
                 self._owners[StorageWeakRef(result.untyped_storage())] = step.buffer
+        elif (view := self._view(node, module, result)) is not None:
+            self._append(view, read)
         else:
             self._append(Generic(node), read)
         self._within[node] = {owner for tensor in _tensors(result) if (owner := self._owner(tensor)) is not None}
         if _may_keep(node, module):
+            self.others_code = True
             self.escaping |= read | self._within[node]
         return result
 
@@ -153,11 +170,26 @@ class Recording(fx.Interpreter):
     def _owner(self, tensor: Tensor) -> Buffer | None:
         return self._owners.get(StorageWeakRef(tensor.untyped_storage()))
 
+    def _view(self, node: fx.Node, module: torch.nn.Module | None, result: object) -> View | None:
+        reshapes = type(module) is torch.nn.Flatten and not hooked(module)
+        reshapes |= node.op == "call_method" and node.target in _RESHAPING or node.target is torch.flatten
+        if not reshapes or not isinstance(result, Tensor) or not isinstance(node.args[0], fx.Node):
+            return None
+        source = self.env[node.args[0]]
+        if not isinstance(source, Tensor) or (result.data_ptr(), result.numel()) != (source.data_ptr(), source.numel()):
+            return None
+        return View(node, self.origin(node.args[0]), Form.of(result))
+
     def _native(self, node: fx.Node, layer: object, result: object) -> Native | None:
         alone = len(node.args) == 1 and isinstance(node.args[0], fx.Node) and not node.kwargs
         if type(layer) not in _LAYERS or not alone or hooked(layer) or not isinstance(result, Tensor):
             return None
         input = self.env[node.args[0]]
+        if isinstance(layer, torch.nn.Linear):
+            if not self.linear or input.dim() != 2 or input.device.type != "cpu" or not input.is_contiguous():
+                return None
+            problem = linear_of(layer, input)
+            return None if problem.empty else self._step(node, layer, problem, input, result, None)
         if input.dim() != 4 or input.device.type != "cpu" or getattr(layer, "padding_mode", "zeros") != "zeros":
             return None
         problem = problem_of(layer, input, result)
@@ -187,16 +219,17 @@ class Recording(fx.Interpreter):
         self, node: fx.Node, layer: torch.nn.Module, problem: Problem, input: Tensor, result: Tensor, total: Sum | None
     ) -> Native | None:
         weight = bias = None
-        if isinstance(layer, Conv2d):
-            forms = self.forms.setdefault(layer, [])
-            choice, weight = packed_choice(problem, layer.backend, layer.weight.detach(), forms)
+        if weighted := isinstance(layer, (Conv2d, torch.nn.Linear)):
+            forms, backend = self.forms.setdefault(layer, []), getattr(layer, "backend", None)
+            filters = layer.weight.detach().view(problem.weight_shape)
+            choice, weight = packed_choice(problem, backend, filters, forms)
             bias = None if layer.bias is None else layer.bias.detach().contiguous()
         else:
             choice = choose(problem, requested(layer.backend))
         launch = choice.kernel.launch(problem, choice.context, weight, accumulate=total is not None)
         if launch is None:
             return None
-        if isinstance(layer, Conv2d):
+        if weighted:
             self.layers.append(layer)
         onto = None if total is None else self.origin(total.other)
         buffer = self._buffer(result.nbytes) if onto is None else self._written[onto].buffer

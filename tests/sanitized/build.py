@@ -88,3 +88,10 @@ def program(level: str, sanitizer: str, csrc: Path = ROOT / "csrc") -> Path:
     with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS") or 2)) as pool:
         objects = [str(path) for path in pool.map(lambda source: _object(source, flags, csrc), sources)]
     return _made(f"driver-{level}-{sanitizer}", [*objects, *watched], [*objects, *watched, "-pthread"])
+
+
+def small_program(source: Path, sanitizer: str, csrc: Path = ROOT / "csrc") -> Path:
+    """A program of one file, watched by a sanitizer."""
+    flags = [*COMMON, *SANITIZERS[sanitizer], *FALSE_ALARMS.get(sanitizer, [])]
+    made = _object(source, flags, csrc)
+    return _made(f"{source.stem}-{sanitizer}", [str(made), *flags], [str(made), *SANITIZERS[sanitizer], "-pthread"])
