@@ -211,6 +211,7 @@ _WINDOWS = """
     n1 ic2 ih9 iw40 kh7 kw7 sh2 sw2 ph3 pw3                        # 7x7
     n1 ic3 ih3 iw3 kh4 kw4 sh1 sw1 ph2 pw2                         # a window larger than the image
     n2 ic7 ih6 iw5 kh6 kw5                                         # one window
+    n1 ic300 ih3 iw4 kh3 kw4                                       # one window, more channels than a thread takes
     n1 ic4 ih7 iw7 kh2 kw2 sh2 sw2 ph1 pw1 ceil                    # padding and ceil
     n1 ic3 ih5 iw5 kh1 kw1 sh2 sw2                                 # a window of one, stride
     n1 ic3 ih13 iw37 kh3 kw3 sh3 sw3                               # windows that share no rows

@@ -219,14 +219,21 @@ int64_t pool_pixels_slot(const Pool2d& p) {
   return lines_of<Window>(p.ow) + lines_of<C>(p.ow) + 2 * lines_of<C>(round_up(p.c, kLanes<C>));
 }
 
-// A task is one row of outputs.
+// Channels of a task: all, unless rows of outputs are fewer than threads. Whole cache lines of every type.
+inline int64_t task_channels(const Pool2d& p, int64_t threads) {
+  const int64_t parts = threads == 1 ? 1 : clamped(ceil_div(2 * threads, p.n * p.oh), 1, ceil_div(p.c, 128));
+  return round_up(ceil_div(p.c, parts), 64);
+}
+
+// A task is one row of outputs, or some channels of it.
 template <Reduce kind, class Storage>
 int32_t pool_pixels(const Pool2d& p, const Buffers& buffers) {
   using C = compute_t<Storage>;
   const Axis rows = row_axis(p), columns = column_axis(p);
   const bool padded = p.include_pad != 0;
   const int64_t slot = pool_pixels_slot<Storage>(p);
-  return for_each_share(p.n * p.oh, buffers.threads, [&](int64_t slab, Share& share) {
+  const int64_t chunk = task_channels(p, positive_threads(buffers.threads)), chunks = ceil_div(p.c, chunk);
+  return for_each_share(p.n * p.oh * chunks, buffers.threads, [&](int64_t slab, Share& share) {
     Carver carver{static_cast<char*>(buffers.workspace) + slab * slot};
     Window* column = carver.take<Window>(p.ow);
     C* width = carver.take<C>(p.ow);
@@ -237,11 +244,14 @@ int32_t pool_pixels(const Pool2d& p, const Buffers& buffers) {
     }
     C known{0}, factor{0};
     for (int64_t task; share.next(&task);) {
-      const int64_t n = task / p.oh, oh = task % p.oh;
+      const int64_t channel = task % chunks * chunk, n = task / chunks / p.oh, oh = task / chunks % p.oh;
+      Pool2d part = p;
+      part.c = smaller(chunk, p.c - channel);
       const Window row = window_at(rows, oh);
       const C height = kind == Reduce::sum ? static_cast<C>(divisor_at(rows, padded, oh)) : C{1};
-      const Storage* x = static_cast<const Storage*>(buffers.x) + n * p.x_stride[0] + row.first * p.x_stride[2];
-      int64_t at = n * p.y_stride[0] + oh * p.y_stride[2];
+      const Storage* x = static_cast<const Storage*>(buffers.x) + n * p.x_stride[0] + row.first * p.x_stride[2] +
+                         channel;
+      int64_t at = n * p.y_stride[0] + oh * p.y_stride[2] + channel;
       for (int64_t ow = 0; ow < p.ow; ++ow, at += p.y_stride[3]) {
         const C divisor = p.divisor != 0 ? static_cast<C>(p.divisor) : height * width[ow];
         if (kind == Reduce::sum && divisor != known) {
@@ -252,7 +262,7 @@ int32_t pool_pixels(const Pool2d& p, const Buffers& buffers) {
                                           row.step * p.x_stride[2], column[ow].step * p.x_stride[3], row.step * p.iw,
                                           divisor, factor};
         int64_t* index = buffers.aux == nullptr ? nullptr : static_cast<int64_t*>(buffers.aux) + at;
-        pool_pixel<kind, Storage>(p, window, sums, static_cast<Storage*>(buffers.y) + at, index);
+        pool_pixel<kind, Storage>(part, window, sums, static_cast<Storage*>(buffers.y) + at, index);
       }
     }
   });
