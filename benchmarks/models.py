@@ -52,6 +52,11 @@ def exported(model: nn.Module, image: Tensor) -> bytes:
     return file.getvalue()
 
 
+def error_of(output: Tensor, right: Tensor) -> float:
+    """The largest error, as a share of the largest output."""
+    return float((output - right).abs().max() / right.abs().max())
+
+
 class Sides:
     """Every side of one network and batch size: its result on the same image, and what is timed."""
 
@@ -85,18 +90,17 @@ class Sides:
         self.variants[name], self.outputs[name] = variant, variant.result
 
     def errors(self, right: Tensor) -> dict[str, float]:
-        """By side the largest error, as a share of the largest output."""
-        return {name: float((got - right).abs().max() / right.abs().max()) for name, got in self.outputs.items()}
+        return {name: error_of(output, right) for name, output in self.outputs.items()}
 
     def close(self) -> None:
         for variant in self.variants.values():
             getattr(variant, "close", lambda: None)()
 
 
-def measure(sides: Sides, right: Tensor, budget: float) -> list[dict]:
+def measure(sides: Sides, right: Tensor, rounding: float, budget: float) -> list[dict]:
     """A row for every side: its error, and where that is no larger than rounding explains, its time and ratio."""
     errors = sides.errors(right)
-    limit = FACTOR * max([1e-6, *(error for name, error in errors.items() if name.startswith("torch "))])
+    limit = FACTOR * max([1e-6, rounding, *(error for name, error in errors.items() if name.startswith("torch "))])
     timed = [name for name in sides.variants if errors[name] <= limit]
     taken = timing.interleave([sides.variants[name] for name in timed], budget, single=True)
     samples = dict(zip(timed, taken, strict=True))
@@ -135,11 +139,12 @@ def main(
             image = torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(1))
             with torch.no_grad():
                 right = copy.deepcopy(model).double()(image.double())
+                rounding = error_of(model(image), right)
             for number in threads:
                 torch.set_num_threads(number)
                 clock = timing.pick_clock("auto", number)
                 sides = Sides(model, image, side, clock)
-                found = measure(sides, right, budget)
+                found = measure(sides, right, rounding, budget)
                 sides.close()
                 rows += [{"network": name, "n": count, "threads": number, "clock": clock, **row} for row in found]
                 _show(table, f"{name} n{count} threads{number}", found)

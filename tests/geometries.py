@@ -104,7 +104,8 @@ _CONV = """
     n1 ic8 ih5 iw6 oc12 g4                                         # 1x1 groups
     n1 ic512 ih3 iw5 oc3 kh2 kw2                                   # pixels a multiple of 2 KB apart
     n1 ic310 ih5 iw7 oc35 kh3 kw3 ph4 pw4 dh4 dw4                  # deep sums, most taps off the image
-    n1 ic300 ih6 iw7 oc35 kh3 kw3 ph1 pw1                          # deep sums, filters packed where they are used
+    n1 ic301 ih6 iw7 oc35 kh3 kw3 ph1 pw1                          # deep sums, filters packed where they are used
+    n1 ic35 ih6 iw7 oc301 kh3 kw3 ph1 pw1                          # the same for the input's gradient
     n1 ic35 ih5 iw7 oc310 kh3 kw3 ph4 pw4 dh4 dw4                  # the same for the input's gradient
     n2 ic345 ih5 iw5 oc34 kh3 kw3 sh2 sw2 ph1 pw1                  # deep sums, stride
     n2 ic5 ih7 iw9 oc5 kh3 kw3 ph1 pw1 g5                          # depthwise, odd

@@ -90,9 +90,10 @@ def test_what_the_layout_would_change_stays(behind):
 
 
 @torch.no_grad()
-def test_random_numbers_are_drawn_once():
+@pytest.mark.parametrize("scale", [1.0, 1e-5])
+def test_random_numbers_are_drawn_once(scale):
     def behind(model, hidden, input):
-        return model.last(hidden) + torch.rand_like(hidden[:, :4])
+        return model.last(hidden) + scale * torch.rand_like(hidden[:, :4])
 
     model = Model(behind)
     frozen = freeze(Model(behind).eval())
@@ -102,6 +103,75 @@ def test_random_numbers_are_drawn_once():
         torch.manual_seed(seed)
         assert torch.equal(frozen(image()), expected)
     assert images(frozen) == {"nchw"}
+
+
+@torch.no_grad()
+def test_a_first_call_that_tells_nothing():
+    """On zeros every reading of memory gives the same."""
+
+    def behind(model, hidden, input):
+        return hidden.as_strided((5,), (7,))
+
+    model = Model(behind).eval()
+    model.conv.bias.zero_()
+    frozen = freeze(model)
+    frozen(torch.zeros(SHAPE))
+    check(model, frozen, image())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "behind",
+    [
+        lambda model, hidden, input: [torch.nonzero(hidden > 1)],
+        lambda model, hidden, input: [hidden[:, :1].expand(-1, 3, -1, -1)],
+        lambda model, hidden, input: [hidden.relu().to_sparse().to_dense()],
+    ],
+    ids=["nonzero", "expanded", "sparse"],
+)
+def test_results_of_other_kinds(behind):
+    model, frozen = Model(behind), freeze(Model(behind).eval())
+    for seed in range(4):
+        check(model, frozen, image(seed))
+
+
+@torch.no_grad()
+def test_sparse_and_shared_results():
+    frozen = freeze(Model(lambda model, hidden, input: hidden.relu().to_sparse()).eval())
+    for _ in range(3):
+        assert torch.equal(frozen(image()).to_dense(), frozen.model(image()).to_dense())
+
+    frozen = freeze(Model(lambda model, hidden, input: [hidden, hidden, hidden[:, 1:]]).eval())
+    for _ in range(3):
+        first, second, part = frozen(image())
+        assert first is second and part._base is first
+
+
+@torch.no_grad()
+def test_state_of_a_model_advances_once_a_call():
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.count = nn.Conv2d(20, 4, 1), nn.Parameter(torch.zeros(1))
+
+        def forward(self, input: Tensor):
+            self.count.add_(1)
+            return self.conv(input) + self.count
+
+    frozen = freeze(Counting().eval())
+    first = frozen(image())
+    for number in (1, 2, 3):
+        assert torch.allclose(frozen(image()) - first, torch.tensor(float(number)), atol=1e-4)
+
+
+def test_inputs_that_are_edited_in_place():
+    model = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(20, 4, 1)).eval()
+    frozen = freeze(model)
+    with torch.inference_mode():
+        for _ in range(3):
+            input = image()
+            frozen(input)
+            assert torch.equal(input, image().relu()), "the model edits what it is given"
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 // A list of tasks shared out among threads: each begins with a contiguous part of it, so that it meets again the memory
-// that it met in the kernel before; who has done its own takes half of what another has left. Work stealing: Blumofe and
-// Leiserson, "Scheduling Multithreaded Computations by Work Stealing", 1999. A core that others keep busy, or one whose
-// part is the longer, then does less and holds nobody up.
+// that it met in the kernel before; who has done its own takes half of what another has left. Work stealing: Blumofe
+// and Leiserson, "Scheduling Multithreaded Computations by Work Stealing", 1999. A core that others keep busy, or one
+// whose part is the longer, then does less and holds nobody up.
 #pragma once
 #include <atomic>
 #include <cstdint>
@@ -9,7 +9,10 @@
 #include "geometry.h"
 #include "parallel.h"
 
+// Internal linkage: a level's code stays in its own translation unit.
 namespace spatialconv {
+namespace SPATIALCONV_ISA {
+namespace {
 
 class Shares;
 
@@ -18,8 +21,8 @@ class Share {
  public:
   Share(Shares& shares, int64_t index) : shares_(shares), index_(index) {}
 
-  // Whether something was left to do; if so, the range of it. Half of what is the thread's own at a time: the other half
-  // can be taken by others meanwhile.
+  // Whether something was left to do; if so, the range of it. Half of what is the thread's own at a time: the other
+  // half can be taken by others meanwhile.
   bool take(int64_t* begin, int64_t* end);
 
   // The same, one task at a time.
@@ -121,4 +124,6 @@ int32_t for_each_share(int64_t tasks, int64_t threads, const Body& body) {
   });
 }
 
+}  // namespace
+}  // namespace SPATIALCONV_ISA
 }  // namespace spatialconv

@@ -66,8 +66,10 @@ int64_t correlate_workspace(const Correlation& c, int64_t threads) {
   if (suits_narrow<C>(c)) return (filters + threads * NarrowPlan<Storage>(c, threads).slab_size) * sizeof(C);
   if (suits_bands(c)) return (filters + threads * BandPlan<Storage>(c, threads).slab_size) * sizeof(C);
   if (suits_grid(c)) return (filters + threads * GridPlan<Storage>(c, threads).slab_size) * sizeof(C);
-  if (suits_deep<C>(c)) return (filters + threads * DeepPlan<Storage>(c, threads).slab_size) * sizeof(C);
-  return (filters + threads * Plan<Storage>(c, threads).slab_size) * sizeof(C);
+  // Workspace is asked for before it is known how the filters lie.
+  const int64_t plain = Plan<Storage>(c, threads).slab_size;
+  const bool deep = suits_deep<C>(c) || suits_pieces<C>(c);
+  return (filters + threads * (deep ? larger(plain, DeepPlan<Storage>(c, threads).slab_size) : plain)) * sizeof(C);
 }
 
 template <class Storage>

@@ -33,28 +33,44 @@ inline int64_t taps_met(const Axis& axis) {
   return met;
 }
 
-// Whether filters can be packed a block of the depth at a time: such a block lies in one tap.
+// Whether a block of the depth lies in one tap, and whether filters lie such that a block of them can be packed alone.
+inline bool blocks_lie_in_taps(const Correlation& c) {
+  return c.tap_major && (c.taps() == 1 || c.source_channels >= kDeepBlock / 2);
+}
 inline bool packs_piecewise(const Correlation& c) {
-  return c.nhwc && c.tap_major && (c.weight_source == 1 || c.weight_dest == 1) &&
-         (c.taps() == 1 || c.source_channels >= kDeepBlock / 2);
+  return c.nhwc && blocks_lie_in_taps(c) && (c.weight_source == 1 || c.weight_dest == 1);
+}
+
+// Pixels of a block of whole source columns.
+template <class Compute>
+int64_t fitting_pixels(const Correlation& c) {
+  const int64_t unit = c.nhwc ? kTileRows : kTileColumns<Compute>;
+  return kSourceBytes / (int64_t(sizeof(Compute)) * larger(c.depth(), 1)) / unit * unit;
+}
+
+// Whether packing filters piecewise pays, if their strides allow it.
+template <class Compute>
+bool suits_pieces(const Correlation& c) {
+  return c.nhwc && blocks_lie_in_taps(c) && c.taps() > 1 && c.pixels() <= kDeepPixels &&
+         fitting_pixels<Compute>(c) <= kFewPixels;
 }
 
 // Whether a block of whole source columns would have too few pixels for what is read of the filters, or filters are
 // best packed piecewise, or most of such a block would be zeros beside the image, which one of a few taps leaves out.
 template <class Compute>
 bool suits_deep(const Correlation& c) {
-  const int64_t unit = c.nhwc ? kTileRows : kTileColumns<Compute>;
-  const int64_t fitting = kSourceBytes / (int64_t(sizeof(Compute)) * larger(c.depth(), 1)) / unit * unit;
-  const bool mostly_zeros = 2 * taps_met(c.h) * taps_met(c.w) < c.taps() * c.h.count * c.w.count;
-  if (packs_piecewise(c) && c.taps() > 1 && c.pixels() <= kDeepPixels && fitting <= kFewPixels) return true;
+  if (suits_pieces<Compute>(c) && packs_piecewise(c)) return true;
+  const int64_t fitting = fitting_pixels<Compute>(c);
   if (c.pixels() <= fitting) return false;
+  const bool mostly_zeros = 2 * taps_met(c.h) * taps_met(c.w) < c.taps() * c.h.count * c.w.count;
   return fitting < kFewPixels || (c.nhwc && mostly_zeros && c.source_channels >= kDeepBlock / 4);
 }
 
 template <class Storage>
 struct DeepPlan {
   using C = compute_t<Storage>;
-  int64_t unit, block, blocks, depth_block, filters, tasks, pitch, tiles, source_size, sums_size, slab_size;
+  int64_t unit, block, blocks, whole, depth_block, filters, tasks, pitch, tiles, source_size, sums_size, kept_sums,
+      slab_size;
   bool piecewise;  // filters are packed where they are used, should they not be packed already
 
   DeepPlan(const Correlation& c, int64_t threads) {
@@ -67,17 +83,23 @@ struct DeepPlan {
     if (!shares_filters) blocks = round_up(blocks, smaller(threads, ceil_div(pixels, 4 * unit)));
     block = round_up(ceil_div(pixels, blocks), unit);
     blocks = ceil_div(pixels, block);
-    // A block of the depth lies inside one tap where the channels allow it.
-    const int64_t whole = c.tap_major && c.source_channels >= kDeepBlock / 2 ? c.source_channels : c.depth();
+    whole = larger(1, blocks_lie_in_taps(c) ? c.source_channels : c.depth());
     depth_block = ceil_div(whole, ceil_div(whole, kDeepBlock));
     tasks = blocks * c.groups * filters;
     pitch = packed_pitch<C>(c.nhwc ? depth_block : block);
     tiles = block / unit;
     source_size = round_up((c.nhwc ? block : depth_block) * pitch, 64) + 64;
     sums_size = tiles * kTileRows * kTileColumns<C>;
+    kept_sums = smaller(filters, ceil_div(tasks, threads)) * sums_size;
     piecewise = blocks == 1 && packs_piecewise(c);
-    const int64_t piece_size = depth_block * kTileColumns<C> + kLanes<C>;
-    slab_size = source_size + filters * sums_size + (piecewise ? round_up(piece_size, 64) : 0);
+    // Whatever the strides of the filters, by which no workspace is asked for.
+    const int64_t piece_size = c.nhwc && blocks == 1 ? round_up(depth_block * kTileColumns<C> + kLanes<C>, 64) : 0;
+    slab_size = source_size + kept_sums + piece_size;
+  }
+
+  // Where the block of the depth that begins at k ends: at the latest where its tap does.
+  int64_t block_end(int64_t k, int64_t depth) const {
+    return smaller(smaller(k + depth_block, (k / whole + 1) * whole), depth);
   }
 };
 
@@ -98,7 +120,7 @@ class Deep {
         bias_(static_cast<const Storage*>(bias)),
         packed_(memory),
         sums_(memory + plan.source_size),
-        piece_(sums_ + plan.filters * plan.sums_size) {}
+        piece_(sums_ + plan.kept_sums) {}
 
   // Tasks are ordered (pixel block, group, block of filters).
   void run(int64_t begin, int64_t end) {
@@ -107,7 +129,7 @@ class Deep {
       const int64_t part = task / plan_.filters, group = part % c_.groups, pixel = part / c_.groups * plan_.block;
       Block block{pixel, smaller(pixel + plan_.block, c_.pixels()), 0, 0};
       for (; block.k < c_.depth(); block.k = block.k_end) {
-        block.k_end = smaller(block.k + plan_.depth_block, c_.depth());
+        block.k_end = plan_.block_end(block.k, c_.depth());
         mark(block);
         pack(block, group);
         for (int64_t filter = first; filter < last; ++filter) add(block, group, filter, sums(filter - first));

@@ -49,8 +49,8 @@ inline bool taps_are_dense(const Correlation& c) {
          (c.h.taps == 1 || c.weight_h == c.w.taps);
 }
 
-// One vector of destination channels (`columns` of them) of a panel: so many source channels of one tap, from the weight
-// of the first of both.
+// One vector of destination channels (`columns` of them) of a panel: so many source channels of one tap, from the
+// weight of the first of both.
 template <class Storage>
 void pack_panel_run(const Correlation& c, const Storage* w, int64_t channels, int64_t columns,
                     compute_t<Storage>* to) {

@@ -219,7 +219,7 @@ int64_t pool_pixels_slot(const Pool2d& p) {
   return lines_of<Window>(p.ow) + lines_of<C>(p.ow) + 2 * lines_of<C>(round_up(p.c, kLanes<C>));
 }
 
-// Channels of a task: all, unless rows of outputs are fewer than threads. Whole cache lines of every type.
+// Channels of a task: all, unless rows of outputs are too few for the threads. Whole cache lines of every type.
 inline int64_t task_channels(const Pool2d& p, int64_t threads) {
   const int64_t parts = threads == 1 ? 1 : clamped(ceil_div(2 * threads, p.n * p.oh), 1, ceil_div(p.c, 128));
   return round_up(ceil_div(p.c, parts), 64);

@@ -123,8 +123,8 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 
 
 def hooked(module: torch.nn.Module) -> bool:
-    """Whether something else happens when the module is called."""
-    return any(getattr(module, hooks, None) for hooks in _HOOKS)
+    """Whether something else happens when the module is called than its class's ``forward``."""
+    return "forward" in vars(module) or any(getattr(module, hooks, None) for hooks in _HOOKS)
 
 
 def traced(model: torch.nn.Module) -> fx.Graph:

@@ -11,10 +11,11 @@ from torch import Tensor, fx
 from torch.nn.modules import module as torch_module
 from torch.utils._pytree import tree_leaves
 
+from ..dispatch import requested
 from ..eager import conv_surroundings, eager
 from . import channels_last
 from .conversion import ConversionReport, convert
-from .dataflow import hooked, traced
+from .dataflow import attribute, hooked, traced
 from .layers import BackendLayer, Conv2d
 from .program import ChangedForm, Program
 from .recording import Recording
@@ -34,19 +35,21 @@ def freeze(
     first call with inputs of a new shape, stride or dtype runs it once and records which kernels ran on what; later
     calls run those kernels on addresses known beforehand: no layer is called, no argument checked again, and
     intermediate results share one block of memory, kept between calls (``release()`` gives it back). A
-    ``torch.nn.Linear`` on rows runs as the 1x1 convolution that it is, unless a backend is named. What else is no
-    convolution or pooling of ours is called as it stands. Outputs differ from the model's by rounding, as fusing and
-    the kernels do; they never share memory with later calls.
+    ``torch.nn.Linear`` on rows runs as the 1x1 convolution that it is, unless a backend is named or asked for. What
+    else is no convolution or pooling of ours is called as it stands. Outputs differ from the model's by rounding, as
+    fusing and the kernels do; they never share memory with later calls.
 
     Images in nchw are transposed and go through the model in ``channels_last``, where its kernels are faster, unless a
-    backend is named, hooks or other foreign code would be called, or the model's results were not the same so; results
-    have the strides that they would have had. The first call of a form then runs the model twice.
+    backend is named or asked for, hooks or other foreign code would be called, random numbers are drawn, or the model's
+    results are not the same so; results have the strides that they would have had. The first call of a form then runs
+    the model twice.
 
     Only plain calls on tensors under ``torch.no_grad`` or ``torch.inference_mode`` are run so; any other call
     (gradients, autocast, a profiler, torch.compile, keyword arguments) goes through the converted layers and gives the
-    same result. A new or edited weight of a convolution is noticed and transformed again, but for edits in place of
-    ``weight.data``. All else counts as it was when the model was frozen: hooks, attributes such as ``stride``, the
-    branches of its code. Of lists, tuples and dicts that it returns, subclasses come back as plain ones.
+    same result. A new or edited weight of a convolution or linear layer is noticed and transformed again, but for edits
+    in place of ``weight.data``. All else counts as it was when the model was frozen: hooks, attributes such as
+    ``stride``, the branches of its code. Of lists, tuples and dicts that it returns, subclasses come back as plain
+    ones.
 
     Args:
         model: in eval mode, and such that ``torch.fx`` can execute it symbolically; its inputs are positional.
@@ -118,15 +121,16 @@ class Frozen(torch.nn.Module):
         if len(self._programs) >= _LIMIT:
             self._forget()
         weights = {layer: marks(layer) for layer in self.model.modules() if type(layer) in _WEIGHTED}
-        touched = (*inputs, *self.model.buffers())
-        before = [edits(tensor) for tensor in touched]
+        touched = (*inputs, *self._held())
+        before, drawn = list(map(edits, touched)), torch.get_rng_state()
         recording, output = self._recorded(inputs)
         # A call that changes its input or the model cannot be begun again by other means, should a value change its
         # form.
-        same = before == [edits(tensor) for tensor in touched]
+        same = before == list(map(edits, touched))
         only_tensors = all(leaf is None or isinstance(leaf, Tensor) for leaf in tree_leaves(output))
         if same and only_tensors and recording.repeatable:
-            other = self._in_channels_last(recording, inputs, output) if self._own_choice else None
+            draws = not torch.equal(drawn, torch.get_rng_state())
+            other = None if draws or not recording.any_kernel else self._in_channels_last(recording, inputs, output)
             self._programs[key] = Program(recording) if other is None else Program(other, output)
             recording = other or recording
         else:
@@ -138,22 +142,36 @@ class Frozen(torch.nn.Module):
             self._watches = (*self._watches, Watch(mark for layer in new for mark in weights[layer]))
         return output
 
+    def _held(self) -> list[Tensor]:
+        """The tensors of the model: parameters, buffers, and others that its forward reads."""
+        read = [attribute(self.model, node.target, None) for node in self._graph.find_nodes(op="get_attr")]
+        return [
+            *self.model.parameters(),
+            *self.model.buffers(),
+            *(value for value in read if isinstance(value, Tensor)),
+        ]
+
     def _recorded(self, inputs: tuple[Tensor, ...]) -> tuple[Recording, Any]:
         forms = {layer: [*kept] for layer, kept in self._forms.items()}
-        recording = Recording(self.model, self._graph, self._sums, forms, self._own_choice)
+        own_choice = self._own_choice and requested(None) == "auto"
+        recording = Recording(self.model, self._graph, self._sums, forms, own_choice)
         return recording, _ordinary(recording.run(*inputs))
 
     def _in_channels_last(self, plain: Recording, inputs: tuple[Tensor, ...], output: Any) -> Recording | None:
         """The same call on inputs in channels_last, where the model does the same with them."""
-        if not channels_last.may_gain(plain, inputs):
+        if not channels_last.may_gain(plain, inputs, output):
             return None
+        # Copies that are edited in place would be edits of the caller's input.
+        with torch.inference_mode(False):
+            copies = tuple(map(channels_last.pixels, inputs))
+        before = list(map(edits, copies))
         try:
-            with torch.random.fork_rng(devices=[]):
-                recording, result = self._recorded(tuple(map(channels_last.pixels, inputs)))
+            recording, result = self._recorded(copies)
+            same = recording.repeatable and channels_last.agree(output, result, inputs)
         # The model's own code runs here, on tensors of strides that it may not expect.
         except Exception:
             return None
-        return recording if recording.repeatable and channels_last.agree(output, result, inputs) else None
+        return recording if same and before == list(map(edits, copies)) else None
 
     def _fresh(self) -> bool:
         """Whether the weights are those that were transformed."""

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from ..backends.base import Launch
 from ..dispatch import choose, requested
+from ..eager import plain
 from ..problem import Problem
 from ..shapes import memory_format
 from .dataflow import hooked
@@ -95,8 +96,8 @@ Step = Native | Generic
 
 
 class Recording(fx.Interpreter):
-    """The steps of one call. ``forms``: transformed weights by layer, kept for further recordings; ``linear``: whether
-    kernels of ours may stand for linear layers."""
+    """The steps of one call. ``forms``: transformed weights by layer, kept for further recordings; ``any_kernel``:
+    whether no backend was asked for, and kernels of ours may stand for linear layers too."""
 
     def __init__(
         self,
@@ -104,12 +105,12 @@ class Recording(fx.Interpreter):
         graph: fx.Graph,
         sums: dict[fx.Node, Sum],
         forms: dict[torch.nn.Module, list[Tensor]],
-        linear: bool,
+        any_kernel: bool,
     ) -> None:
         super().__init__(model, graph=graph)
         self.extra_traceback = False
         self.forms = forms
-        self.linear = linear
+        self.any_kernel = any_kernel
         self.steps: list[Step] = []
         self.same: dict[fx.Node, fx.Node] = {}  # a node that does nothing, and the one whose value it has
         self.buffers: list[Buffer] = []
@@ -171,14 +172,14 @@ class Recording(fx.Interpreter):
         return self._owners.get(StorageWeakRef(tensor.untyped_storage()))
 
     def _view(self, node: fx.Node, module: torch.nn.Module | None, result: object) -> View | None:
+        """Of a reshaping to a size that no value of the call decides."""
         reshapes = type(module) is torch.nn.Flatten and not hooked(module)
         reshapes |= node.op == "call_method" and node.target in _RESHAPING or node.target is torch.flatten
-        if not reshapes or not isinstance(result, Tensor) or not isinstance(node.args[0], fx.Node):
+        if not reshapes or not isinstance(result, Tensor) or len(node.all_input_nodes) != 1 or not node.args:
             return None
         source = self.env[node.args[0]]
-        if not isinstance(source, Tensor) or (result.data_ptr(), result.numel()) != (source.data_ptr(), source.numel()):
-            return None
-        return View(node, self.origin(node.args[0]), Form.of(result))
+        same = (result.data_ptr(), result.numel(), result.dtype) == (source.data_ptr(), source.numel(), source.dtype)
+        return View(node, self.origin(node.args[0]), Form.of(result)) if same else None
 
     def _native(self, node: fx.Node, layer: object, result: object) -> Native | None:
         alone = len(node.args) == 1 and isinstance(node.args[0], fx.Node) and not node.kwargs
@@ -186,7 +187,7 @@ class Recording(fx.Interpreter):
             return None
         input = self.env[node.args[0]]
         if isinstance(layer, torch.nn.Linear):
-            if not self.linear or input.dim() != 2 or input.device.type != "cpu" or not input.is_contiguous():
+            if not self.any_kernel or not _plain_weights(layer) or not _rows(input):
                 return None
             problem = linear_of(layer, input)
             return None if problem.empty else self._step(node, layer, problem, input, result, None)
@@ -245,12 +246,27 @@ class Recording(fx.Interpreter):
         return buffer
 
 
+def _rows(input: Tensor) -> bool:
+    return input.dim() == 2 and input.device.type == "cpu" and input.is_contiguous()
+
+
+def _plain_weights(layer: torch.nn.Linear) -> bool:
+    """Whether a layer's weight and bias are its parameters, and ordinary ones."""
+    weight, bias = layer._parameters.get("weight"), layer._parameters.get("bias", layer)
+    return weight is not None and plain(weight) and (bias is None or (bias is not layer and plain(bias)))
+
+
 def _may_keep(node: fx.Node, module: torch.nn.Module | None) -> bool:
     """Whether a call may hold on to the tensors that it is given, or give them back by their values: anybody's code but
     torch's and ours, and hooks."""
     if node.op == "call_module":
         return hooked(module) or not type(module).__module__.startswith(("torch.nn.modules.", __package__))
-    return node.op == "call_function" and not (node.target.__module__ or "torch").startswith(("torch", "_operator"))
+    if node.op != "call_function" or node.target is getattr:
+        return False
+    home = f"{node.target.__module__ or 'torch'}."
+    return not home.startswith(("torch.", "_operator.")) or (
+        home.startswith("torch._ops.") and not home.startswith(("torch._ops.aten.", "torch._ops.prims."))
+    )
 
 
 def _tensors(value: object) -> Iterator[Tensor]:

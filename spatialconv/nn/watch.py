@@ -9,7 +9,7 @@ from operator import attrgetter, is_
 import torch
 from torch import Tensor
 
-_edits = attrgetter("_version")
+_edits, _kind = attrgetter("_version"), attrgetter("dtype", "shape")
 
 
 def edits(tensor: Tensor) -> int:
@@ -19,23 +19,22 @@ def edits(tensor: Tensor) -> int:
 
 @dataclass(frozen=True)
 class Mark:
-    """A layer's weight or bias at some time, or that it had none. What lies at ``address`` is kept, so that nothing new
-    can lie there."""
+    """A layer's weight or bias at some time, or that it had none. ``kept`` is where it lay, so that nothing new can lie
+    there."""
 
     holder: dict[str, Tensor | None]
     name: str
     tensor: Tensor | None
     kept: Tensor | None
-    address: int
     edits: int | None
 
     @classmethod
     def of(cls, layer: torch.nn.Module, name: str) -> Mark:
         tensor = layer._parameters.get(name)
         if tensor is None:
-            return cls(layer._parameters, name, None, None, 0, None)
+            return cls(layer._parameters, name, None, None, None)
         counted = None if tensor.is_inference() else tensor._version
-        return cls(layer._parameters, name, tensor, tensor.detach(), tensor.data_ptr(), counted)
+        return cls(layer._parameters, name, tensor, tensor.detach(), counted)
 
 
 def marks(layer: torch.nn.Module) -> tuple[Mark, ...]:
@@ -52,15 +51,19 @@ class Watch:
         self._holders = [mark.holder for mark in self.marks]
         self._names = [mark.name for mark in self.marks]
         self._values = [mark.tensor for mark in self.marks]
-        self._lying, self._addresses = [mark.tensor for mark in lying], [mark.address for mark in lying]
+        self._lying, kept = [mark.tensor for mark in lying], [mark.kept for mark in lying]
+        self._addresses, self._strides = list(map(Tensor.data_ptr, kept)), list(map(Tensor.stride, kept))
+        self._kinds = list(map(_kind, kept))
         self._counted, self._edits = [mark.tensor for mark in counted], [mark.edits for mark in counted]
 
     def unchanged(self) -> bool:
-        """Whether every layer has the same tensors, where they were and not edited in place."""
+        """Whether every layer has the same tensors, lying as they did and not edited in place."""
         try:
             return (
                 all(map(is_, map(dict.get, self._holders, self._names), self._values))
                 and list(map(Tensor.data_ptr, self._lying)) == self._addresses
+                and list(map(Tensor.stride, self._lying)) == self._strides
+                and list(map(_kind, self._lying)) == self._kinds
                 and list(map(_edits, self._counted)) == self._edits
             )
         except RuntimeError:  # a tensor whose edits are counted no more

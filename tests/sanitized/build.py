@@ -92,6 +92,6 @@ def program(level: str, sanitizer: str, csrc: Path = ROOT / "csrc") -> Path:
 
 def small_program(source: Path, sanitizer: str, csrc: Path = ROOT / "csrc") -> Path:
     """A program of one file, watched by a sanitizer."""
-    flags = [*COMMON, *SANITIZERS[sanitizer], *FALSE_ALARMS.get(sanitizer, [])]
+    flags = [*COMMON, "-DSPATIALCONV_ISA=baseline", *SANITIZERS[sanitizer], *FALSE_ALARMS.get(sanitizer, [])]
     made = _object(source, flags, csrc)
     return _made(f"{source.stem}-{sanitizer}", [str(made), *flags], [str(made), *SANITIZERS[sanitizer], "-pthread"])

@@ -14,6 +14,7 @@ std::atomic<ParallelFor> g_parallel_for{nullptr};
 }
 
 using namespace spatialconv;
+using namespace spatialconv::SPATIALCONV_ISA;
 
 namespace {
 
