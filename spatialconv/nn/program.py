@@ -35,9 +35,9 @@ class ChangedForm(Exception):
 class Program:
     """The steps of a recording; called with the values of the placeholders. Any number of threads may call it."""
 
-    def __init__(self, recording: Recording, output: object = None) -> None:
-        """``output``: of a model called in nchw, recorded in channels_last: what the caller expects the like of."""
-        self._planes = None if output is None else tree_map(_form_of, output)
+    def __init__(self, recording: Recording, like: object = None) -> None:
+        """``like``: of a model called in nchw, recorded in channels_last: a result as the caller expects it."""
+        self._planes = None if like is None else tree_map(_form_of, like)
         self.module, self.steps, self.escaping = recording.module, recording.steps, recording.escaping
         graph = recording.graph
         self.place = {node: index for index, node in enumerate(graph.nodes)}

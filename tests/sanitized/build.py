@@ -27,6 +27,8 @@ COMMON = "-std=c++17 -O1 -fno-math-errno -ffp-contract=fast -pthread".split()
 COMMON += "-Wall -Wextra -Werror -Wno-unknown-pragmas -Wno-psabi".split()
 # ThreadSanitizer's calls look to GCC like readers of vectors that are only half written.
 FALSE_ALARMS = {"thread": ["-Wno-maybe-uninitialized"]}
+# It can find a race only where every thread does its part of a small problem.
+OF_KERNELS = {"thread": ["-DSPATIALCONV_FIXED_SHARES"]}
 
 
 def levels() -> list[str]:
@@ -83,7 +85,7 @@ def _object(source: Path, flags: list[str], csrc: Path) -> Path:
 def program(level: str, sanitizer: str, csrc: Path = ROOT / "csrc") -> Path:
     """The driver with every kernel file in ``csrc/cpu`` at a level, watched by a sanitizer."""
     watched = SANITIZERS[sanitizer]
-    flags = [*COMMON, *_level_flags(level), *watched, *FALSE_ALARMS.get(sanitizer, [])]
+    flags = [*COMMON, *_level_flags(level), *watched, *FALSE_ALARMS.get(sanitizer, []), *OF_KERNELS.get(sanitizer, [])]
     sources = [DRIVER, *sorted((csrc / "cpu").glob("*.cpp"))]
     with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS") or 2)) as pool:
         objects = [str(path) for path in pool.map(lambda source: _object(source, flags, csrc), sources)]
