@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import spatialconv
 from spatialconv import dispatch, eager
+from spatialconv.backends import load
 
 
 def results(case, backend):
@@ -107,3 +108,60 @@ def test_kernels_release_the_interpreter():
     thread.join()
     inside = sum(begin + (end - begin) * 0.1 < moment < end - (end - begin) * 0.1 for moment in steps)
     assert inside > 3, f"another thread took {inside} steps while a kernel ran {end - begin:.3f} s"
+
+
+# Shapes that are cut up by pixels, by filters, by planes, by rows of channels; depths that blocks do not divide.
+CONVOLUTIONS = (
+    ((1, 20, 9, 11), (70, 20, 1, 1), {}),
+    ((1, 48, 3, 5), (140, 48, 1, 1), {}),
+    ((2, 33, 9, 10), (24, 33, 3, 3), {"padding": 1}),
+    ((1, 35, 6, 7), (301, 35, 3, 3), {"padding": 1}),
+    ((1, 301, 6, 7), (35, 301, 3, 3), {"padding": 1}),
+    ((1, 16, 17, 16), (64, 16, 3, 3), {"padding": 1, "stride": 2}),
+    ((1, 3, 30, 31), (20, 3, 7, 7), {"padding": 3, "stride": 2}),
+    ((2, 32, 8, 9), (48, 8, 3, 3), {"padding": 1, "groups": 4}),
+    ((1, 300, 5, 7), (300, 1, 3, 3), {"padding": 1, "groups": 300}),
+    ((2, 24, 13, 12), (24, 1, 5, 5), {"padding": 2, "groups": 24}),
+    ((2, 17, 12, 15), (17, 1, 3, 3), {"padding": 1, "stride": 2, "groups": 17}),
+    ((1, 3, 130, 40), (3, 1, 3, 3), {"padding": 1, "groups": 3}),
+    ((1, 3, 130, 40), (3, 1, 5, 5), {"padding": 2, "groups": 3}),
+)
+
+
+def whole_numbers(*shape, last):
+    generator = torch.Generator().manual_seed(sum(shape))
+    drawn = torch.randint(-2, 3, shape, generator=generator).float()
+    return drawn.contiguous(memory_format=torch.channels_last) if last else drawn
+
+
+@pytest.fixture
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(load("extension").unavailable() is not None, reason=str(load("extension").unavailable()))
+@pytest.mark.parametrize("last", [False, True], ids=["nchw", "nhwc"])
+@pytest.mark.parametrize("threads", [1, 2, 3, 7], indirect=True)
+def test_whole_numbers_are_exact_on_any_number_of_threads(threads, last):
+    for shape, weight_shape, options in CONVOLUTIONS:
+        input, weight = whole_numbers(*shape, last=last), whole_numbers(*weight_shape, last=last)
+        leaves = [input.requires_grad_(), weight.requires_grad_()]
+        output = spatialconv.conv2d(*leaves, backend="extension", **options)
+        exact = [leaf.detach().double().requires_grad_() for leaf in leaves]
+        expected = torch.nn.functional.conv2d(*exact, **options)
+        grad = whole_numbers(*output.shape, last=last)
+        pairs = zip(
+            (output, *torch.autograd.grad(output, leaves, grad)),
+            (expected, *torch.autograd.grad(expected, exact, grad.double())),
+            strict=True,
+        )
+        assert all(torch.equal(ours.double(), theirs) for ours, theirs in pairs), (shape, weight_shape, options)
+    for shape, size, stride in (((1, 300, 3, 4), (3, 4), None), ((3, 21, 14, 13), 2, 2), ((2, 40, 9, 9), 3, 1)):
+        input = whole_numbers(*shape, last=last)
+        pooled = spatialconv.max_pool2d(input, size, stride, backend="extension")
+        assert torch.equal(pooled, torch.nn.functional.max_pool2d(input, size, stride)), shape
+        sums = spatialconv.avg_pool2d(input, size, stride, divisor_override=1, backend="extension")
+        assert torch.equal(sums, torch.nn.functional.avg_pool2d(input, size, stride, divisor_override=1)), shape
