@@ -193,6 +193,7 @@ def test_values_that_are_not_finite():
     model, frozen = Model(last), freeze(Model(last).eval())
     for _ in range(3):
         torch.testing.assert_close(frozen(input), model(input), rtol=0, atol=0, equal_nan=True)
+    assert images(frozen) == {"nhwc"}
 
 
 @torch.no_grad()

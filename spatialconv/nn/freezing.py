@@ -143,13 +143,9 @@ class Frozen(torch.nn.Module):
         return output
 
     def _held(self) -> list[Tensor]:
-        """The tensors of the model: parameters, buffers, and others that its forward reads."""
+        """The model's buffers, and the parameters and other tensors that its forward reads itself."""
         read = [attribute(self.model, node.target, None) for node in self._graph.find_nodes(op="get_attr")]
-        return [
-            *self.model.parameters(),
-            *self.model.buffers(),
-            *(value for value in read if isinstance(value, Tensor)),
-        ]
+        return [*self.model.buffers(), *(value for value in read if isinstance(value, Tensor))]
 
     def _recorded(self, inputs: tuple[Tensor, ...]) -> tuple[Recording, Any]:
         forms = {layer: [*kept] for layer, kept in self._forms.items()}
