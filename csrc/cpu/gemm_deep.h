@@ -16,8 +16,6 @@ namespace spatialconv {
 namespace SPATIALCONV_ISA {
 namespace gemm {
 
-// Bytes of packed source values that share the second-level cache with a panel of filters.
-constexpr int64_t kSourceBytes = 256 << 10;
 constexpr int64_t kFewPixels = 24;
 constexpr int64_t kDeepBlock = 256;
 constexpr int64_t kDeepPixels = 256;

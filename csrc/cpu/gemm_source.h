@@ -9,6 +9,9 @@ namespace spatialconv {
 namespace SPATIALCONV_ISA {
 namespace gemm {
 
+// Bytes of packed source values that share the second-level cache with a panel of filters.
+constexpr int64_t kSourceBytes = 256 << 10;
+
 // A block of the matrix [grid position][depth]: positions [pixel, pixel_end) and depth indices [k, k_end).
 struct Block {
   int64_t pixel, pixel_end, k, k_end;
@@ -139,6 +142,18 @@ void pack_panels(const Correlation& c, const Storage* source, int64_t group, con
     }
     pixel += panels * kColumns;
     to += panels * panel;
+  }
+}
+
+// nchw, where every pixel keeps its place: to[(p - pixel) * depth + k - block.k].
+template <class Storage>
+void pack_columns(const Correlation& c, const Storage* source, int64_t group, const Block& block,
+                  compute_t<Storage>* to) {
+  const int64_t plane = c.h.count * c.w.count, depth = block.k_end - block.k;
+  source += (group * c.source_channels + block.k) * c.source.channel;
+  for (int64_t pixel = block.pixel; pixel < block.pixel_end; ++pixel, to += depth) {
+    const Storage* from = source + pixel / plane * c.source.image + pixel % plane;
+    for (int64_t k = 0; k < depth; ++k) to[k] = widen(from[k * c.source.channel]);
   }
 }
 

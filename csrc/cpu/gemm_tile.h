@@ -42,9 +42,9 @@ struct TileCall {
   // `out` lies (0: what this tile writes): a processor follows few streams by itself, and every row is one.
   bool fetch_a = false;
   int64_t out_ahead = 0;
-  // What comes after this operand: `fetch_step` elements of it are fetched for every line of a row.
+  // Rows of `depth` elements that are read next: every tile fetches so many of them, line by line as it goes.
   const Compute* fetch = nullptr;
-  int64_t fetch_step = 0;
+  int64_t fetch_rows = 0, fetch_stride = 0;
 };
 
 template <class Compute>
@@ -79,7 +79,8 @@ void tile(const TileCall<Compute>& call) {
   constexpr int lanes = kLanes<Compute>;
   constexpr int64_t line = kLineElements<Compute>;
   const int64_t depth = call.depth, a_stride = call.a_stride, b_stride = call.b_stride, out_stride = call.out_stride;
-  const int64_t a_next = call.a_next, b_next = call.b_next, out_next = call.out_next, fetch_step = call.fetch_step;
+  const int64_t a_next = call.a_next, b_next = call.b_next, out_next = call.out_next;
+  const int64_t fetch_rows = call.fetch_rows, fetch_stride = call.fetch_stride;
   const int64_t out_ahead = call.out_ahead, fetch_a = call.fetch_a ? a_next : 0;
   const Compute *a_first = call.a, *b_first = call.b, *fetch = call.fetch;
   const bool accumulate = call.accumulate;
@@ -97,8 +98,8 @@ void tile(const TileCall<Compute>& call) {
     }
     prefetch_rows<Compute, rows, vectors>(out + out_ahead, out_stride);
     const Compute *a = a_first, *b = b_first;
-    for (int64_t k = 0; k < depth; fetch += fetch_step) {
-      for (int64_t i = 0; i < fetch_step; i += line) __builtin_prefetch(fetch + i, 0, 2);
+    for (int64_t k = 0; k < depth;) {
+      for (int64_t i = 0; i < fetch_rows; ++i) __builtin_prefetch(fetch + i * fetch_stride + k, 0, 2);
       if (fetch_a != 0) {
         SC_UNROLL for (int i = 0; i < rows; ++i) __builtin_prefetch(a + fetch_a + i * a_stride, 0, 3);
       }
@@ -113,6 +114,7 @@ void tile(const TileCall<Compute>& call) {
         b += b_stride;
       }
     }
+    fetch += fetch_rows * fetch_stride;
     if (finish != nullptr) finish_tile(*finish, sum);
     SC_UNROLL for (int i = 0; i < rows; ++i) {
       SC_UNROLL for (int j = 0; j < vectors; ++j) store(out + i * out_stride + j * lanes, sum[i][j]);

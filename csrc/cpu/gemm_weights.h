@@ -157,6 +157,21 @@ void pack_filter_rows(const Correlation& c, const Storage* w, int64_t rows, comp
   }
 }
 
+// So many filters of one block, from the first of them.
+template <class Storage>
+void pack_weight_block(const Correlation& c, const Storage* w, int64_t count, compute_t<Storage>* to) {
+  using C = compute_t<Storage>;
+  constexpr int64_t lanes = kLanes<C>, width = kTileColumns<C>;
+  if (!c.nhwc) return pack_filter_rows(c, w, count, to, packed_pitch<C>(c.depth()));
+  for (int64_t j = 0; j < width; j += lanes) {
+    if (j < count) {
+      pack_panel_vector(c, w + j * c.weight_dest, smaller(lanes, count - j), to + j);
+      continue;
+    }
+    for (int64_t k = 0; k < c.depth(); ++k) store(to + k * width + j, zero<C>());
+  }
+}
+
 // Blocks [begin, end), counting the channel blocks of all groups.
 template <class Storage>
 void pack_weight_blocks(const Correlation& c, const Storage* filters, int64_t begin, int64_t end,
@@ -165,24 +180,11 @@ void pack_weight_blocks(const Correlation& c, const Storage* filters, int64_t be
   const int64_t per_group = weight_blocks<C>(c), width = c.nhwc ? kTileColumns<C> : kTileRows;
   for (int64_t index = begin; index < end;) {
     const int64_t block = index % per_group, first = block * width;
-    const Storage* w = filters + index / per_group * c.weight_group + first * c.weight_dest;
-    C* to = packed + index * packed_block_size<C>(c);
-    if (!c.nhwc) {
-      // The rows of neighbouring blocks are one run.
-      const int64_t blocks = smaller(end - index, per_group - block);
-      pack_filter_rows(c, w, smaller(blocks * width, c.dest_channels - first), to, packed_pitch<C>(c.depth()));
-      index += blocks;
-      continue;
-    }
-    const int64_t count = smaller(width, c.dest_channels - first);
-    for (int64_t j = 0; j < width; j += kLanes<C>) {
-      if (j < count) {
-        pack_panel_vector(c, w + j * c.weight_dest, smaller(kLanes<C>, count - j), to + j);
-        continue;
-      }
-      for (int64_t k = 0; k < c.depth(); ++k) store(to + k * width + j, zero<C>());
-    }
-    ++index;
+    // In nchw the rows of neighbouring blocks are one run.
+    const int64_t blocks = c.nhwc ? 1 : smaller(end - index, per_group - block);
+    pack_weight_block(c, filters + index / per_group * c.weight_group + first * c.weight_dest,
+                      smaller(blocks * width, c.dest_channels - first), packed + index * packed_block_size<C>(c));
+    index += blocks;
   }
 }
 

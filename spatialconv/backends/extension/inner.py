@@ -17,7 +17,8 @@ class InnerKernel(ConvKernel):
         """A weight that is used more often is worth packing for ``gemm``; long filters are added up more cheaply."""
         if context.prepacked:
             return 3
-        return 64 if problem.ic // problem.g >= 512 else 16
+        channels = problem.ic // problem.g
+        return 25 if channels >= 1024 else 12 if channels >= 512 else 6
 
     def refuse_geometry(self, problem: Problem) -> list[str]:
         p, reasons = problem, []
