@@ -103,6 +103,9 @@ _CONV = """
     n1 ic6 ih9 iw12 oc8 kh3 kw5 ph2 pw4 dh2 dw2 g2                 # groups, dilation
     n1 ic8 ih5 iw6 oc12 g4                                         # 1x1 groups
     n1 ic512 ih3 iw5 oc3 kh2 kw2                                   # pixels a multiple of 2 KB apart
+    n1 ic40 ih3 iw6 oc17                                           # 1x1, two positions behind whole tiles
+    n1 ic1400 ih7 iw7 oc53                                         # 1x1, the depth cut, one position behind whole tiles
+    n2 ic333 ih10 iw11 oc229                                       # 1x1, the depth cut, several images
     n1 ic310 ih5 iw7 oc35 kh3 kw3 ph4 pw4 dh4 dw4                  # deep sums, most taps off the image
     n1 ic301 ih6 iw7 oc35 kh3 kw3 ph1 pw1                          # deep sums, filters packed where they are used
     n1 ic35 ih6 iw7 oc301 kh3 kw3 ph1 pw1                          # the same for the input's gradient

@@ -17,7 +17,7 @@ namespace spatialconv {
 namespace SPATIALCONV_ISA {
 namespace gemm {
 
-// Grid positions whose depth is cut, and the least depth that is left.
+// Grid positions whose depth is cut at most, and the least that is left of it.
 constexpr int64_t kCutPositions = 256, kCutDepth = 128;
 // Positions left over from whole tiles that are dearer as a tile than as so many columns of inner products (nchw).
 constexpr int64_t kLooseColumns = 4;
@@ -30,6 +30,7 @@ struct BlockPlan {
   int64_t pitch, panel_step;
   bool in_place, panels;
   int64_t piece_size;  // of a block of filters that is packed where it is used; 0: others use it too
+  int64_t tiled_size;  // of packed source values, behind which lie the columns left over
 
   BlockPlan(const Correlation& c, int64_t threads) {
     const int64_t depth = c.depth(), unit = c.nhwc ? kTileRows : kTileColumns<C>, pixels = c.pixels();
@@ -50,16 +51,10 @@ struct BlockPlan {
     panel_step = panels ? depth * kTileColumns<C> : kTileColumns<C>;
     tasks = blocks * c.groups * filters;
     piece_size = blocks == 1 ? round_up(packed_block_size<C>(c) + kLanes<C>, 64) : 0;
-    slab_size = in_place ? 0 : round_up(panels ? block * depth : (c.nhwc ? block : depth) * pitch, 64) + 64;
-    slab_size += piece_size;
+    tiled_size = in_place ? 0 : round_up((panels ? block * depth : (c.nhwc ? block : depth) * pitch) + kLanes<C>, 64);
+    slab_size = piece_size + tiled_size + (c.nhwc ? 0 : round_up(kLooseColumns * depth, 64));
   }
 };
-
-// Whether every filter is one run of memory in the order of the depth, at most with the order of taps and channels
-// exchanged.
-inline bool filters_are_runs(const Correlation& c) {
-  return c.weight_dest == c.depth() || (c.taps() == 1 && c.weight_source == 1);
-}
 
 template <class Storage>
 class Blocks {
@@ -153,11 +148,14 @@ class Blocks {
 
   void pack_source(const Block& block, int64_t group, C* packed) const {
     if (c_.nhwc) return pack_rows(c_, source_, group, block, packed, plan_.pitch);
-    if (!plan_.panels) return pack_lines(c_, source_, group, block, packed, plan_.pitch);
     const int64_t whole = block.pixel_end - loose_columns(block);
-    pack_panels<kTileColumns<C>>(c_, source_, group, {block.pixel, whole, block.k, block.k_end}, packed);
-    pack_columns(c_, source_, group, {whole, block.pixel_end, block.k, block.k_end},
-                 packed + (whole - block.pixel) * c_.depth());
+    const Block tiled{block.pixel, whole, block.k, block.k_end};
+    if (plan_.panels) {
+      pack_panels<kTileColumns<C>>(c_, source_, group, tiled, packed);
+    } else {
+      pack_lines(c_, source_, group, tiled, packed, plan_.pitch);
+    }
+    pack_columns(c_, source_, group, {whole, block.pixel_end, block.k, block.k_end}, packed + plan_.tiled_size);
   }
 
   // nhwc.
@@ -246,14 +244,14 @@ class Blocks {
       call.b += call.tiles * call.b_next;
     }
     if (whole == block.pixel_end) return;
-    multiply_columns(rows, block.pixel_end - whole, weights, panels + (whole - block.pixel) * c_.depth(), sums);
+    multiply_columns(rows, block.pixel_end - whole, weights, panels + plan_.tiled_size, sums);
     store_lines(c_, dest_ + channel * c_.dest.channel, added, whole, rows, block.pixel_end - whole, sums);
   }
 
   // Positions behind the whole tiles of a block, so few that vectors run along the depth instead.
   int64_t loose_columns(const Block& block) const {
     const int64_t left = (block.pixel_end - block.pixel) % kTileColumns<C>;
-    return plan_.panels && left <= kLooseColumns ? left : 0;
+    return !c_.nhwc && left <= kLooseColumns ? left : 0;
   }
 
   // sums[i * kTileColumns + j] = inner product of row i of the weights and column j.
@@ -278,47 +276,64 @@ class Blocks {
   const Storage* bias_;
 };
 
-// How much of the depth is multiplied at a time: all of it, or, of few positions, as much as fits the cache. Sums wait in
-// the destination meanwhile.
+// How many source channels are multiplied at a time: all of them, or, of few positions, as many as fit the cache. Sums
+// wait in the destination meanwhile. The same on any number of threads, as sums are to be.
 template <class Storage>
-int64_t cut_depth(const Correlation& c, int64_t threads) {
+int64_t cut_channels(const Correlation& c) {
   using C = compute_t<Storage>;
-  const int64_t depth = c.depth(), pixels = c.pixels();
-  const bool plain = c.groups == 1 && c.taps() == 1 && c.h.in_order() && c.w.in_order();
-  if (!plain || !std::is_same_v<Storage, C> || pixels > smaller(kCutPositions, c.dest_channels)) return depth;
-  const int64_t bytes = round_up(pixels, c.nhwc ? kTileRows : kTileColumns<C>) * depth * int64_t(sizeof(C));
-  const int64_t cut = round_up(ceil_div(depth, ceil_div(bytes, kSourceBytes)), 2 * kLineElements<C>);
-  if (cut < kCutDepth || cut >= depth) return depth;
-  Correlation first = c;
-  first.source_channels = cut;
-  return BlockPlan<Storage>(first, threads).blocks == 1 ? cut : depth;
+  const int64_t channels = c.source_channels, taps = c.taps(), pixels = c.pixels();
+  const bool cuts = c.groups == 1 && c.dense_dest() && std::is_same_v<Storage, C> && (taps == 1 || !c.tap_major);
+  if (!cuts || pixels == 0 || pixels > smaller(kCutPositions, c.dest_channels)) return channels;
+  // Under several taps what is packed is many times what was read, and worth reading once for all filters; of short
+  // depths it is small.
+  if (taps > 1 && fitting_pixels<C>(c) >= kFewPixels) return channels;
+  const int64_t unit = taps == 1 ? 2 * kLineElements<C> : 1;
+  const int64_t most = kSourceBytes / int64_t(sizeof(C)) / round_up(pixels, c.nhwc ? kTileRows : kTileColumns<C>);
+  if (c.depth() <= most || most < larger(kCutDepth, unit * taps)) return channels;
+  return round_up(ceil_div(channels, ceil_div(channels, most / taps / unit * unit)), unit);
+}
+
+// The part that begins at a source channel.
+template <class Storage>
+Correlation part_from(const Correlation& c, int64_t channel) {
+  const int64_t channels = c.source_channels, cut = cut_channels<Storage>(c);
+  Correlation part = c;
+  if (cut == channels) return part;
+  part.source_channels = smaller(cut, channels - channel);
+  part.accumulate = c.accumulate || channel > 0;
+  if (channel + cut < channels) part.activation = Activation::none;
+  return part;
 }
 
 template <class Storage>
 int64_t blocks_slab(const Correlation& c, int64_t threads) {
-  const int64_t cut = cut_depth<Storage>(c, threads);
-  Correlation first = c;
-  if (cut < c.depth()) first.source_channels = cut;
-  return BlockPlan<Storage>(first, threads).slab_size;
+  return BlockPlan<Storage>(part_from<Storage>(c, 0), threads).slab_size;
 }
 
+// `w`: filters as they lie, to be packed, or null where `filters` are ready. `memory` has room for the slabs, behind that
+// for all packed filters where there is `w`.
 template <class Storage>
 int32_t correlate_blocks(const Correlation& c, const void* source, const Filters<compute_t<Storage>>& filters,
-                         const void* w, void* dest, const void* bias, compute_t<Storage>* slabs, int64_t threads) {
-  const int64_t depth = c.depth(), cut = cut_depth<Storage>(c, threads);
-  for (int64_t k = 0; k < depth; k += cut) {
-    Correlation part = c;
-    const bool last = k + cut >= depth;
-    if (cut < depth) part.source_channels = smaller(cut, depth - k);
-    part.accumulate = c.accumulate || k > 0;
-    if (!last) part.activation = Activation::none;
+                         const void* w, void* dest, const void* bias, compute_t<Storage>* memory, int64_t threads) {
+  using C = compute_t<Storage>;
+  const int64_t channels = c.source_channels, cut = cut_channels<Storage>(c);
+  C* const slabs = memory + (w != nullptr ? round_up(packed_weight_size<C>(c), 64) : 0);
+  for (int64_t channel = 0; channel < channels; channel += cut) {
+    const Correlation part = part_from<Storage>(c, channel);
     const BlockPlan<Storage> plan(part, threads);
-    auto ready = filters;
-    ready.data += k * (c.nhwc ? kTileColumns<compute_t<Storage>> : 1);
-    if (w != nullptr) ready.pitch = packed_pitch<compute_t<Storage>>(part.depth());
-    const Blocks<Storage> blocks(part, plan, static_cast<const Storage*>(source) + k * c.source.channel, ready,
-                                 w == nullptr ? nullptr : static_cast<const Storage*>(w) + k * c.weight_source, dest,
-                                 last ? bias : nullptr);
+    const Storage* lying = nullptr;
+    Filters<C> ready{filters.data + channel * (c.nhwc ? kTileColumns<C> : c.taps()), filters.pitch, filters.block};
+    if (w != nullptr) {
+      lying = static_cast<const Storage*>(w) + channel * c.weight_source;
+      ready = {memory, packed_pitch<C>(part.depth()), packed_block_size<C>(part)};
+      if (plan.piece_size == 0 || !filters_are_runs(part)) {
+        const int32_t error = pack_weights(part, lying, memory);
+        if (error != 0) return error;
+        lying = nullptr;
+      }
+    }
+    const Blocks<Storage> blocks(part, plan, static_cast<const Storage*>(source) + channel * c.source.channel, ready,
+                                 lying, dest, channel + cut < channels ? nullptr : bias);
     const int32_t error = for_each_share(plan.tasks, threads, [&](int64_t slab, Share& share) {
       blocks.run(share, slabs + slab * plan.slab_size);
     });

@@ -40,11 +40,8 @@ SC_INLINE void copy_strided_spilling(compute_t<Storage>* to, const Storage* from
   for (; i + lanes <= n; i += lanes) store(to + i, load_strided_n(from + i * stride, stride, lanes));
   // The last vector overlaps the one before it.
   if (i < n && n > lanes) return store(to + n - lanes, load_strided_n(from + (n - lanes) * stride, stride, lanes));
-  for (; i < n; ++i) to[i] = widen(from[i * stride]);
+  if (i < n) store(to, load_strided_n(from, stride, n));
 }
-
-constexpr int every_even(int lane, int) { return 2 * lane; }
-constexpr int every_odd(int lane, int) { return 2 * lane + 1; }
 
 // even[i] = from[2 * i] and odd[i] = from[2 * i + 1], from n values.
 template <class Storage>

@@ -34,6 +34,7 @@ Form form_of(const Correlation& c) {
   if (suits_thin<Storage>(c)) return Form::thin;
   if (suits_narrow<C>(c)) return Form::narrow;
   if (suits_bands(c)) return Form::bands;
+  if (cut_channels<Storage>(c) < c.source_channels) return Form::blocks;
   if (suits_grid(c)) return Form::grid;
   return suits_deep<C>(c) ? Form::deep : Form::blocks;
 }
@@ -61,21 +62,6 @@ int64_t correlate_workspace(const Correlation& c, int64_t threads) {
   return (round_up(packed_weight_size<C>(c), 64) + threads * correlate_slab<Storage>(c, threads)) * sizeof(C);
 }
 
-template <class Storage>
-int32_t pack_weights(const Correlation& c, const Storage* w, compute_t<Storage>* packed) {
-  return parallel_for(c.groups * weight_blocks<compute_t<Storage>>(c), 1, [&](int64_t begin, int64_t end) {
-    pack_weight_blocks(c, w, begin, end, packed);
-  });
-}
-
-// Whether filters are packed where they are used.
-template <class Storage>
-bool packs_on_use(const Correlation& c, Form form, int64_t threads) {
-  if (form == Form::deep) return DeepPlan<Storage>(c, threads).piecewise;
-  if (form != Form::blocks || !filters_are_runs(c)) return false;
-  return cut_depth<Storage>(c, threads) < c.depth() || BlockPlan<Storage>(c, threads).piece_size > 0;
-}
-
 // `w` is packed already when `packed` says so.
 template <class Storage>
 int32_t correlate(const Correlation& c, const void* source, const void* w, bool packed, void* dest, const void* bias,
@@ -94,8 +80,8 @@ int32_t correlate(const Correlation& c, const void* source, const void* w, bool 
   if (!packed && filters_in_place<Storage>(c)) {
     filters.pitch = c.weight_dest;
     filters.block = 0;
-  } else if (!packed && packs_on_use<Storage>(c, form, threads)) {
-    lying = w;
+  } else if (!packed && (form == Form::blocks || (form == Form::deep && DeepPlan<Storage>(c, threads).piecewise))) {
+    lying = w;  // packed as it is used
   } else if (!packed) {
     const int32_t error = pack_weights(c, static_cast<const Storage*>(w), slabs);
     if (error != 0) return error;

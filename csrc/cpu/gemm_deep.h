@@ -16,7 +16,6 @@ namespace spatialconv {
 namespace SPATIALCONV_ISA {
 namespace gemm {
 
-constexpr int64_t kFewPixels = 24;
 constexpr int64_t kDeepBlock = 256;
 constexpr int64_t kDeepPixels = 256;
 
@@ -37,13 +36,6 @@ inline bool blocks_lie_in_taps(const Correlation& c) {
 }
 inline bool packs_piecewise(const Correlation& c) {
   return c.nhwc && blocks_lie_in_taps(c) && (c.weight_source == 1 || c.weight_dest == 1);
-}
-
-// Pixels of a block of whole source columns.
-template <class Compute>
-int64_t fitting_pixels(const Correlation& c) {
-  const int64_t unit = c.nhwc ? kTileRows : kTileColumns<Compute>;
-  return kSourceBytes / (int64_t(sizeof(Compute)) * larger(c.depth(), 1)) / unit * unit;
 }
 
 // Whether packing filters piecewise pays, if their strides allow it.

@@ -11,6 +11,14 @@ namespace gemm {
 
 // Bytes of packed source values that share the second-level cache with a panel of filters.
 constexpr int64_t kSourceBytes = 256 << 10;
+constexpr int64_t kFewPixels = 24;  // of a block, for which reading all filters does not pay
+
+// Pixels of a block of whole source columns.
+template <class Compute>
+int64_t fitting_pixels(const Correlation& c) {
+  const int64_t unit = c.nhwc ? kTileRows : kTileColumns<Compute>;
+  return kSourceBytes / (int64_t(sizeof(Compute)) * larger(c.depth(), 1)) / unit * unit;
+}
 
 // A block of the matrix [grid position][depth]: positions [pixel, pixel_end) and depth indices [k, k_end).
 struct Block {
@@ -145,15 +153,24 @@ void pack_panels(const Correlation& c, const Storage* source, int64_t group, con
   }
 }
 
-// nchw, where every pixel keeps its place: to[(p - pixel) * depth + k - block.k].
+// nchw, few pixels, a whole depth of (source channel, tap): to[(p - pixel) * depth + k].
 template <class Storage>
 void pack_columns(const Correlation& c, const Storage* source, int64_t group, const Block& block,
                   compute_t<Storage>* to) {
-  const int64_t plane = c.h.count * c.w.count, depth = block.k_end - block.k;
-  source += (group * c.source_channels + block.k) * c.source.channel;
-  for (int64_t pixel = block.pixel; pixel < block.pixel_end; ++pixel, to += depth) {
-    const Storage* from = source + pixel / plane * c.source.image + pixel % plane;
-    for (int64_t k = 0; k < depth; ++k) to[k] = widen(from[k * c.source.channel]);
+  const int64_t taps = c.taps(), channel_step = c.tap_major ? 1 : taps;
+  source += group * c.source_channels * c.source.channel;
+  Cursor at(c, block.pixel);
+  for (int64_t pixel = block.pixel; pixel < block.pixel_end; ++pixel, at.advance(c, 1), to += c.depth()) {
+    for (int64_t tap = 0; tap < taps; ++tap) {
+      const int64_t h = at.h * c.h.stride + c.h.offset + tap / c.w.taps * c.h.offset_step;
+      const int64_t w = at.w * c.w.stride + c.w.offset + tap % c.w.taps * c.w.offset_step;
+      const bool inside = h >= 0 && h < c.h.source && w >= 0 && w < c.w.source;
+      const Storage* from = source + at.image * c.source.image + h * c.source.row + w * c.source.column;
+      compute_t<Storage>* out = to + tap * (c.tap_major ? c.source_channels : 1);
+      for (int64_t channel = 0; channel < c.source_channels; ++channel, out += channel_step) {
+        *out = inside ? widen(from[channel * c.source.channel]) : compute_t<Storage>(0);
+      }
+    }
   }
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 
+#include "../common/parallel.h"
 #include "gemm_copy.h"
 #include "gemm_geometry.h"
 #include "gemm_tile.h"
@@ -186,6 +187,19 @@ void pack_weight_blocks(const Correlation& c, const Storage* filters, int64_t be
                       smaller(blocks * width, c.dest_channels - first), packed + index * packed_block_size<C>(c));
     index += blocks;
   }
+}
+
+template <class Storage>
+int32_t pack_weights(const Correlation& c, const Storage* w, compute_t<Storage>* packed) {
+  return parallel_for(c.groups * weight_blocks<compute_t<Storage>>(c), 1, [&](int64_t begin, int64_t end) {
+    pack_weight_blocks(c, w, begin, end, packed);
+  });
+}
+
+// Whether every filter is one run of memory in the order of the depth, at most with the order of taps and channels
+// exchanged.
+inline bool filters_are_runs(const Correlation& c) {
+  return c.weight_dest == c.depth() || (c.taps() == 1 && c.weight_source == 1);
 }
 
 }  // namespace gemm

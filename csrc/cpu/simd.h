@@ -412,6 +412,8 @@ SC_INLINE void store_both(Storage* p, vec<compute_t<Storage>> a, vec<compute_t<S
   }
 }
 
+constexpr int every_even(int lane, int) { return 2 * lane; }
+constexpr int every_odd(int lane, int) { return 2 * lane + 1; }
 constexpr int every_second(int lane, int lanes) { return lane < lanes / 2 ? 2 * lane : 2 * lane + 1; }
 
 // Lane i reads p[i * stride], for i < n; zeros behind.
@@ -421,6 +423,9 @@ SC_INLINE vec<compute_t<Storage>> load_strided_n(const Storage* p, int64_t strid
   if (stride == 1) return load_n(p, n);
   // Two loads and a shuffle beat a gather; the second load stops at the last value wanted.
   if (stride == 2 && n == kLanes<C>) return shuffle<every_second, C>(load(p), load(p + kLanes<C> - 1));
+  if (stride == 2 && 2 * n > kLanes<C>) {
+    return shuffle<every_even, C>(load(p), load_n(p + kLanes<C>, 2 * n - 1 - kLanes<C>));
+  }
   vec<C> v{};
   for (int64_t i = 0; i < n && i < kLanes<C>; ++i) v[i] = widen(p[i * stride]);
   return v;
