@@ -1,8 +1,7 @@
 // A block of grid positions, whose source values fit the second-level cache, times one block of filters after the other.
-// Where all positions are one block, a block of filters is used in one place alone, and is packed there, in the
-// first-level cache, instead of going to memory and back beforehand; what comes next is fetched meanwhile. Where few
-// positions are deep, the depth is cut instead of the positions, so that filters, which are then most of the memory, are
-// still read once.
+// Where all positions are one block, a block of filters is used in one place alone, and is packed there, in a near cache,
+// instead of going to memory and back beforehand; what comes next is fetched meanwhile. Where few positions are deep, the
+// depth is cut instead of the positions, so that filters, which are then most of the memory, are still read once.
 #pragma once
 #include <cstdint>
 #include <type_traits>
@@ -21,6 +20,7 @@ namespace gemm {
 constexpr int64_t kCutPositions = 256, kCutDepth = 128;
 // Positions left over from whole tiles that are dearer as a tile than as so many columns of inner products (nchw).
 constexpr int64_t kLooseColumns = 4;
+constexpr int64_t kPieceBytes = 128 << 10;  // of a block of filters that is worth packing where it is used
 
 template <class Storage>
 struct BlockPlan {
@@ -29,16 +29,16 @@ struct BlockPlan {
   // Between packed rows (nhwc) or lines of grid positions (nchw), and between what two tiles of such lines read.
   int64_t pitch, panel_step;
   bool in_place, panels;
-  int64_t piece_size;  // of a block of filters that is packed where it is used; 0: others use it too
+  int64_t piece_size;  // of a block of filters that is packed where it is used; 0: all are packed beforehand
   int64_t tiled_size;  // of packed source values, behind which lie the columns left over
+  int64_t loose;       // columns left over, of the last block
 
   BlockPlan(const Correlation& c, int64_t threads) {
     const int64_t depth = c.depth(), unit = c.nhwc ? kTileRows : kTileColumns<C>, pixels = c.pixels();
     in_place = c.nhwc && std::is_same_v<Storage, C> && c.h.in_order() && c.w.in_order() &&
                c.source.column * sizeof(C) % 2048 != 0;
     panels = !c.nhwc && c.h.in_order() && c.w.in_order();
-    const int64_t fitting = larger(1, kSourceBytes / (int64_t(sizeof(C)) * larger(depth, 1) * unit));
-    const int64_t limit = smaller(fitting * unit, round_up(1024, unit));
+    const int64_t limit = clamped(fitting_pixels<C>(c), unit, round_up(1024, unit));
     filters = weight_blocks<C>(c);
     blocks = ceil_div(pixels, limit);
     // Every thread gets as many blocks as the next, of like size; or, where the filters are more than the pixels, it
@@ -50,9 +50,11 @@ struct BlockPlan {
     pitch = panels ? kTileColumns<C> : packed_pitch<C>(c.nhwc ? depth : block);
     panel_step = panels ? depth * kTileColumns<C> : kTileColumns<C>;
     tasks = blocks * c.groups * filters;
-    piece_size = blocks == 1 ? round_up(packed_block_size<C>(c) + kLanes<C>, 64) : 0;
+    loose = !c.nhwc && pixels % unit <= kLooseColumns ? pixels % unit : 0;
+    const bool pieces = blocks == 1 && packed_block_size<C>(c) * int64_t(sizeof(C)) <= kPieceBytes;
+    piece_size = pieces ? round_up(packed_block_size<C>(c) + kLanes<C>, 64) : 0;
     tiled_size = in_place ? 0 : round_up((panels ? block * depth : (c.nhwc ? block : depth) * pitch) + kLanes<C>, 64);
-    slab_size = piece_size + tiled_size + (c.nhwc ? 0 : round_up(kLooseColumns * depth, 64));
+    slab_size = piece_size + tiled_size + round_up(loose * depth, 64);
   }
 };
 
@@ -104,7 +106,9 @@ class Blocks {
   // take as long to come as to be used.
   struct Upcoming {
     const C* from = nullptr;
-    int64_t stride = 0, rows = 0, each = 0, skip = 0;
+    int64_t stride = 0, rows = 0;  // of what is left to fetch
+    int64_t each = 0;              // rows that a tile fetches
+    int64_t skip = 0;              // tiles that come before the fetching ones
 
     Upcoming(const Blocks& of, int64_t group, int64_t filter, int64_t tiles) {
       const Correlation& c = of.c_;
@@ -118,7 +122,7 @@ class Blocks {
       each = ceil_div(rows, tiles);
       skip = tiles - ceil_div(rows, each);
     }
-    // The call may take so many tiles: fewer where some are to fetch and some not.
+    // Of so many tiles, as many as the call can take: all of them fetch, or none does.
     void give(TileCall<C>& call, int64_t tiles) {
       call.tiles = tiles;
       call.fetch_rows = 0;
@@ -148,14 +152,14 @@ class Blocks {
 
   void pack_source(const Block& block, int64_t group, C* packed) const {
     if (c_.nhwc) return pack_rows(c_, source_, group, block, packed, plan_.pitch);
-    const int64_t whole = block.pixel_end - loose_columns(block);
+    const int64_t whole = tiled_end(block);
     const Block tiled{block.pixel, whole, block.k, block.k_end};
     if (plan_.panels) {
       pack_panels<kTileColumns<C>>(c_, source_, group, tiled, packed);
-    } else {
+    } else if (whole > block.pixel) {
       pack_lines(c_, source_, group, tiled, packed, plan_.pitch);
     }
-    pack_columns(c_, source_, group, {whole, block.pixel_end, block.k, block.k_end}, packed + plan_.tiled_size);
+    pack_columns(c_, source_, group, whole, block.pixel_end, packed + plan_.tiled_size);
   }
 
   // nhwc.
@@ -201,8 +205,8 @@ class Blocks {
     }
   }
 
-  // The last three tiles of a run are of like height: one of few rows takes as long as one of four, the least whose sums
-  // hide the latency of a multiply-add.
+  // The last two or three tiles of a run are of like height: one of few rows takes as long as one of four, the least
+  // whose sums hide the latency of a multiply-add.
   static int64_t tile_height(int64_t run) {
     return run >= 3 * kTileRows ? kTileRows : ceil_div(run, ceil_div(run, kTileRows));
   }
@@ -213,7 +217,7 @@ class Blocks {
     alignas(64) C sums[kTileRows * width];
     const int64_t first = filter * kTileRows, rows = smaller(kTileRows, c_.dest_channels - first);
     const int64_t channel = group * c_.dest_channels + first, plane = c_.h.count * c_.w.count;
-    const int64_t whole = block.pixel_end - loose_columns(block);
+    const int64_t whole = tiled_end(block);
     const Storage* added = bias_ != nullptr ? bias_ + channel : nullptr;
     const bool direct = std::is_same_v<Storage, C> && c_.dense_dest();
     const Finish<C> finish{reinterpret_cast<const C*>(added), true, c_.activation};
@@ -248,10 +252,9 @@ class Blocks {
     store_lines(c_, dest_ + channel * c_.dest.channel, added, whole, rows, block.pixel_end - whole, sums);
   }
 
-  // Positions behind the whole tiles of a block, so few that vectors run along the depth instead.
-  int64_t loose_columns(const Block& block) const {
-    const int64_t left = (block.pixel_end - block.pixel) % kTileColumns<C>;
-    return !c_.nhwc && left <= kLooseColumns ? left : 0;
+  // nchw: where the columns left over begin.
+  int64_t tiled_end(const Block& block) const {
+    return block.pixel_end == c_.pixels() ? block.pixel_end - plan_.loose : block.pixel_end;
   }
 
   // sums[i * kTileColumns + j] = inner product of row i of the weights and column j.
@@ -277,7 +280,8 @@ class Blocks {
 };
 
 // How many source channels are multiplied at a time: all of them, or, of few positions, as many as fit the cache. Sums
-// wait in the destination meanwhile. The same on any number of threads, as sums are to be.
+// wait in the destination meanwhile. The same on any number of threads, as sums are to be. In nhwc of one tap alone:
+// pack_rows takes neighbouring taps for one run, which they are no longer when channels are left out.
 template <class Storage>
 int64_t cut_channels(const Correlation& c) {
   using C = compute_t<Storage>;
@@ -305,31 +309,36 @@ Correlation part_from(const Correlation& c, int64_t channel) {
   return part;
 }
 
+// The first part is the largest.
 template <class Storage>
 int64_t blocks_slab(const Correlation& c, int64_t threads) {
   return BlockPlan<Storage>(part_from<Storage>(c, 0), threads).slab_size;
 }
 
-// `w`: filters as they lie, to be packed, or null where `filters` are ready. `memory` has room for the slabs, behind that
-// for all packed filters where there is `w`.
+// `w`: filters as they lie, to be packed, or null where `filters` are ready. `memory` has room for the slabs and, where
+// there is `w`, for all packed filters.
 template <class Storage>
 int32_t correlate_blocks(const Correlation& c, const void* source, const Filters<compute_t<Storage>>& filters,
                          const void* w, void* dest, const void* bias, compute_t<Storage>* memory, int64_t threads) {
   using C = compute_t<Storage>;
   const int64_t channels = c.source_channels, cut = cut_channels<Storage>(c);
-  C* const slabs = memory + (w != nullptr ? round_up(packed_weight_size<C>(c), 64) : 0);
-  for (int64_t channel = 0; channel < channels; channel += cut) {
+  int64_t channel = 0;
+  do {
     const Correlation part = part_from<Storage>(c, channel);
     const BlockPlan<Storage> plan(part, threads);
+    Filters<C> ready = filters;
     const Storage* lying = nullptr;
-    Filters<C> ready{filters.data + channel * (c.nhwc ? kTileColumns<C> : c.taps()), filters.pitch, filters.block};
-    if (w != nullptr) {
-      lying = static_cast<const Storage*>(w) + channel * c.weight_source;
+    C* slabs = memory;
+    if (w == nullptr) {
+      ready.data += channel * (c.nhwc ? kTileColumns<C> : c.taps());
+    } else {
       ready = {memory, packed_pitch<C>(part.depth()), packed_block_size<C>(part)};
+      lying = static_cast<const Storage*>(w) + channel * c.weight_source;
       if (plan.piece_size == 0 || !filters_are_runs(part)) {
         const int32_t error = pack_weights(part, lying, memory);
         if (error != 0) return error;
         lying = nullptr;
+        slabs += round_up(packed_weight_size<C>(part), 64);
       }
     }
     const Blocks<Storage> blocks(part, plan, static_cast<const Storage*>(source) + channel * c.source.channel, ready,
@@ -338,7 +347,8 @@ int32_t correlate_blocks(const Correlation& c, const void* source, const Filters
       blocks.run(share, slabs + slab * plan.slab_size);
     });
     if (error != 0) return error;
-  }
+    channel += cut;
+  } while (channel < channels);
   return 0;
 }
 

@@ -9,7 +9,7 @@ namespace spatialconv {
 namespace SPATIALCONV_ISA {
 namespace gemm {
 
-// Bytes of packed source values that share the second-level cache with a panel of filters.
+// Bytes of packed source values that share the second-level cache with a block of filters.
 constexpr int64_t kSourceBytes = 256 << 10;
 constexpr int64_t kFewPixels = 24;  // of a block, for which reading all filters does not pay
 
@@ -153,19 +153,19 @@ void pack_panels(const Correlation& c, const Storage* source, int64_t group, con
   }
 }
 
-// nchw, few pixels, a whole depth of (source channel, tap): to[(p - pixel) * depth + k].
+// nchw, the whole depth under a few pixels: to[(p - pixel) * depth + k].
 template <class Storage>
-void pack_columns(const Correlation& c, const Storage* source, int64_t group, const Block& block,
+void pack_columns(const Correlation& c, const Storage* source, int64_t group, int64_t pixel, int64_t pixel_end,
                   compute_t<Storage>* to) {
   const int64_t taps = c.taps(), channel_step = c.tap_major ? 1 : taps;
   source += group * c.source_channels * c.source.channel;
-  Cursor at(c, block.pixel);
-  for (int64_t pixel = block.pixel; pixel < block.pixel_end; ++pixel, at.advance(c, 1), to += c.depth()) {
+  Cursor at(c, pixel);
+  for (; pixel < pixel_end; ++pixel, at.advance(c, 1), to += c.depth()) {
     for (int64_t tap = 0; tap < taps; ++tap) {
       const int64_t h = at.h * c.h.stride + c.h.offset + tap / c.w.taps * c.h.offset_step;
       const int64_t w = at.w * c.w.stride + c.w.offset + tap % c.w.taps * c.w.offset_step;
       const bool inside = h >= 0 && h < c.h.source && w >= 0 && w < c.w.source;
-      const Storage* from = source + at.image * c.source.image + h * c.source.row + w * c.source.column;
+      const Storage* from = source + at.image * c.source.image + (inside ? h * c.source.row + w * c.source.column : 0);
       compute_t<Storage>* out = to + tap * (c.tap_major ? c.source_channels : 1);
       for (int64_t channel = 0; channel < c.source_channels; ++channel, out += channel_step) {
         *out = inside ? widen(from[channel * c.source.channel]) : compute_t<Storage>(0);

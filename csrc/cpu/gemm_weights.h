@@ -158,7 +158,7 @@ void pack_filter_rows(const Correlation& c, const Storage* w, int64_t rows, comp
   }
 }
 
-// So many filters of one block, from the first of them.
+// So many filters, from the first of them: of one block in nhwc, of any number of blocks in nchw, where rows are one run.
 template <class Storage>
 void pack_weight_block(const Correlation& c, const Storage* w, int64_t count, compute_t<Storage>* to) {
   using C = compute_t<Storage>;
@@ -196,10 +196,14 @@ int32_t pack_weights(const Correlation& c, const Storage* w, compute_t<Storage>*
   });
 }
 
-// Whether every filter is one run of memory in the order of the depth, at most with the order of taps and channels
-// exchanged.
+// Whether all that a filter has in this correlation is one run of memory: such filters are read ahead row by row.
 inline bool filters_are_runs(const Correlation& c) {
-  return c.weight_dest == c.depth() || (c.taps() == 1 && c.weight_source == 1);
+  const int64_t channels = c.source_channels;
+  if (c.taps() == 1) return c.weight_source == 1;
+  if (tap_offset(c, 0) != 0 || c.h.kernel_step != 1 || c.w.kernel_step != 1) return false;
+  if (c.weight_source == c.taps()) return taps_are_dense(c);
+  return c.weight_source == 1 && (c.w.taps == 1 || c.weight_w == channels) &&
+         (c.h.taps == 1 || c.weight_h == c.w.taps * channels);
 }
 
 }  // namespace gemm

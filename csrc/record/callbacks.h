@@ -45,7 +45,17 @@ void __tsan_func_exit() {}
 void __tsan_vptr_update(void**, void*) {}
 void __tsan_read_range(void* p, size_t bytes) { SC_RECORD(p, bytes, false); }
 void __tsan_write_range(void* p, size_t bytes) { SC_RECORD(p, bytes, true); }
+// Of a list of tasks, which one thread walks alone here; not an access of the kernel's to what it works on.
 int64_t __tsan_atomic64_load(const volatile int64_t* p, int) { return *p; }
+void __tsan_atomic64_store(volatile int64_t* p, int64_t value, int) { *p = value; }
+int __tsan_atomic64_compare_exchange_weak(volatile int64_t* p, int64_t* seen, int64_t value, int, int) {
+  const bool same = *p == *seen;
+  *(same ? p : seen) = same ? value : *p;
+  return same;
+}
+int __tsan_atomic64_compare_exchange_strong(volatile int64_t* p, int64_t* seen, int64_t value, int, int) {
+  return __tsan_atomic64_compare_exchange_weak(p, seen, value, 0, 0);
+}
 uint8_t __tsan_atomic8_load(const volatile uint8_t* p, int) { return *p; }
 void __tsan_atomic8_store(volatile uint8_t* p, uint8_t value, int) { *p = value; }
 

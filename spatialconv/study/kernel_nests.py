@@ -92,8 +92,9 @@ def _direct(problem: Conv2dProblem, vector_bytes: int) -> Nest:
 
 
 def _gemm(problem: Conv2dProblem, vector_bytes: int) -> Nest:
-    """``csrc/cpu/gemm_correlate.h`` on 1x1 filters and dense channels_last pixels, which are multiplied where they lie:
-    the filters are packed, then each block of pixels meets each block of filters."""
+    """``csrc/cpu/gemm_blocks.h`` on 1x1 filters and dense channels_last pixels, which are multiplied where they lie: the
+    filters are packed, then each block of pixels meets each block of filters. Where all pixels are one block, a block of
+    filters is packed just before it is used, always in the same place."""
     lanes = vector_bytes // problem.itemsize
     plain = (problem.kh, problem.kw, problem.sh, problem.sw, problem.ph, problem.pw, problem.g) == (1, 1, 1, 1, 0, 0, 1)
     depth, outputs = problem.ic, problem.oc
@@ -106,16 +107,19 @@ def _gemm(problem: Conv2dProblem, vector_bytes: int) -> Nest:
     )
     x, w, y = laid_operands(problem)
     rows, width = {64: 14, 32: 6, 16: 4}[vector_bytes], 2 * lanes
-    blocks = _ceil(outputs, width)
-    packed = Buffer("packed", ("block", "k", "column"), (blocks, depth, width), (depth * width, width, 1), x.itemsize)
-    pixels = problem.n * problem.oh * problem.ow
+    blocks, pixels = _ceil(outputs, width), problem.n * problem.oh * problem.ow
+    whole = pixels > min(256, outputs) or _ceil(pixels, rows) * rows * depth * problem.itemsize <= _SOURCE_BYTES
+    _expect(whole, "pixels whose channels fit the cache together, or more than 256 or than output channels", problem)
+    pixel_blocks = _pixel_blocks(pixels, depth * problem.itemsize, rows)
+    kept = blocks if len(pixel_blocks) > 1 else 1
+    packed = Buffer("packed", ("block", "k", "column"), (kept, depth, width), (depth * width, width, 1), x.itemsize)
     flat_x = Buffer("input", ("pixel", "k"), (pixels, depth), (depth, 1), x.itemsize)
     flat_y = Buffer("output", ("pixel", "oc"), (pixels, outputs), (outputs, 1), x.itemsize)
 
     def packing(block: int, first: int) -> tuple[Step, ...]:
         """One vector of filters of a block, transposed a square at a time; zeros where there is no such filter."""
         if block * width + first >= outputs:
-            clear = Touch(packed.at(Affine(constant=block), index("k"), Affine(constant=first)), True, lanes)
+            clear = Touch(packed.at(Affine(constant=block % kept), index("k"), Affine(constant=first)), True, lanes)
             return _loop("k", 0, depth, 1, Vectors("zeros", (clear,)))
 
         def square(start: Affine, size: int) -> Step:
@@ -124,7 +128,7 @@ def _gemm(problem: Conv2dProblem, vector_bytes: int) -> Nest:
                 for i in range(lanes)
             )
             written = tuple(
-                Touch(packed.at(Affine(constant=block), start + j, Affine(constant=first)), True, lanes)
+                Touch(packed.at(Affine(constant=block % kept), start + j, Affine(constant=first)), True, lanes)
                 for j in range(size)
             )
             return Vectors("a square of weights, transposed", read + written)
@@ -135,7 +139,7 @@ def _gemm(problem: Conv2dProblem, vector_bytes: int) -> Nest:
 
     def tile(block: int, count: int) -> tuple[Step, ...]:
         vectors = min(2, (outputs - block * width) // lanes)
-        pixel, k, filters = index("pixel"), index("k"), Affine(constant=block)
+        pixel, k, filters = index("pixel"), index("k"), Affine(constant=block % kept)
         right = tuple(Touch(packed.at(filters, k, Affine(constant=v * lanes)), lanes=lanes) for v in range(vectors))
         left = tuple(Touch(flat_x.at(pixel + i, k)) for i in range(count))
         written = tuple(
@@ -146,16 +150,27 @@ def _gemm(problem: Conv2dProblem, vector_bytes: int) -> Nest:
         words = f"{vectors} vectors of filters times {count} pixels"
         return (*_loop("k", 0, depth, 1, Vectors(words, right + left)), Vectors("the tile", written))
 
+    def run(block: int, begin: int, end: int) -> tuple[Step, ...]:
+        """The tiles of a block of pixels: the last ones are of like height, for a short one is slow."""
+        high = max(0, (end - begin) // rows - 2)
+        steps = _loop("pixel", begin, begin + high * rows, rows, *tile(block, rows)) if high else ()
+        at = begin + high * rows
+        while at < end:
+            height = _ceil(end - at, _ceil(end - at, rows))
+            steps += _loop("pixel", at, at + height, height, *tile(block, height))
+            at += height
+        return steps
+
     body: tuple[Step, ...] = ()
     for block in range(blocks):
         for first in (0, lanes):
             body += packing(block, first)
-    for begin, end in _pixel_blocks(pixels, depth * problem.itemsize, rows):
-        whole = (end - begin) // rows * rows
-        for block in range(blocks):
-            body += _loop("pixel", begin, begin + whole, rows, *tile(block, rows))
-            rest = end - begin - whole
-            body += _loop("pixel", begin + whole, end, rest, *tile(block, rest)) if rest else ()
+        if kept == 1:
+            body += run(block, 0, pixels)
+    if kept > 1:
+        for begin, end in pixel_blocks:
+            for block in range(blocks):
+                body += run(block, begin, end)
     return Nest("extension:gemm", problem, (flat_x, w, flat_y, packed), body)
 
 
@@ -185,7 +200,8 @@ def _depthwise(problem: Conv2dProblem, vector_bytes: int) -> Nest:
         "a weight to its place",
         (Touch(w.at(ic, _ZERO, kh, kw)), Touch(packed.at(kh * problem.kw + kw, ic), True)),
     )
-    body = _loop("ic", 0, channels, 1, *_loop("kh", 0, problem.kh, 1, *_loop("kw", 0, problem.kw, 1, copy)))
+    along = _loop("ic", 0, channels, 1, copy)
+    body = _loop("kh", 0, problem.kh, 1, *_loop("kw", 0, problem.kw, 1, *along))
     most = 4 if vector_bytes == 16 else 8
     width = _ceil(problem.ow, _ceil(problem.ow, most))
     shares = min(max(_ceil(4, problem.n * problem.oh), 1), _ceil(channels, 128))
@@ -203,12 +219,13 @@ def _depthwise(problem: Conv2dProblem, vector_bytes: int) -> Nest:
         "ih", oh * problem.sh + kh * problem.dh + -problem.ph, problem.ih,
         *_loop("kw", 0, problem.kw, 1, weights, *reads),
     )  # fmt: skip
-    task: tuple[Step, ...] = ()
+    tasks: tuple[Step, ...] = ()
     for begin in range(0, channels, chunk):
         end = min(begin + chunk, channels)
         block = _loop("ic", begin, end, lanes, *_loop("kh", 0, problem.kh, 1, *row), *writes)
-        task += (Loop("ow", _ZERO, (Affine(constant=problem.ow),), width, block),)
-    body += _loop("n", 0, problem.n, 1, *_loop("oh", 0, problem.oh, 1, *task))
+        task = Loop("ow", _ZERO, (Affine(constant=problem.ow),), width, block)
+        tasks += _loop("oh", 0, problem.oh, 1, task)
+    body += _loop("n", 0, problem.n, 1, *tasks)
     return Nest("extension:depthwise", problem, (x, w, y, packed), body)
 
 

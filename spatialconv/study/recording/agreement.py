@@ -15,7 +15,10 @@ CASES = {
     "gemm": (
         "1x40x9x10 k=48 1x1 nhwc", "2x13x7x7 k=32 1x1 nhwc", "1x16x40x40 k=16 1x1 nhwc", "1x9x8x8 k=8 1x1 f64 nhwc",
     ),
-    "depthwise": ("1x32x15x15 k=32 3x3 s2 p1 g32 nhwc", "2x16x12x13 k=16 5x5 s2x1 p2 g16 nhwc"),
+    "depthwise": (
+        "1x32x15x15 k=32 3x3 s2 p1 g32 nhwc", "2x16x12x13 k=16 5x5 s2x1 p2 g16 nhwc",
+        "1x320x5x9 k=320 3x3 s2 p1 g320 nhwc",
+    ),
     "rows": ("1x80x15x14 max 3x3 s2 p1 nhwc", "2x16x8x8 avg 2x2 s2 nhwc", "1x48x9x9 max 3x3 s2 p1 nhwc f64"),
 }  # fmt: skip
 
