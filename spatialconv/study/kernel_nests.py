@@ -92,9 +92,9 @@ def _direct(problem: Conv2dProblem, vector_bytes: int) -> Nest:
 
 
 def _gemm(problem: Conv2dProblem, vector_bytes: int) -> Nest:
-    """``csrc/cpu/gemm_blocks.h`` on 1x1 filters and dense channels_last pixels, which are multiplied where they lie: the
-    filters are packed, then each block of pixels meets each block of filters. Where all pixels are one block, a block of
-    filters is packed just before it is used, always in the same place."""
+    """``csrc/cpu/gemm_blocks.h`` on 1x1 filters and dense channels_last pixels, which are multiplied where they lie:
+    the filters are packed, then each block of pixels meets each block of filters. Where all pixels are one block, a
+    block of filters is packed just before it is used, always in the same place."""
     lanes = vector_bytes // problem.itemsize
     plain = (problem.kh, problem.kw, problem.sh, problem.sw, problem.ph, problem.pw, problem.g) == (1, 1, 1, 1, 0, 0, 1)
     depth, outputs = problem.ic, problem.oc
