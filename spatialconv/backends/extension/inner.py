@@ -13,11 +13,18 @@ class InnerKernel(ConvKernel):
     fuses = ACTIVATIONS
     least_channels = 16
 
+    # Measured on a Zen 3: up to so many channels one pass adds up all of an output, and up to so many bytes filters come
+    # so fast that laying them anew for ``gemm`` is what takes time.
+    one_pass, near_bytes = 1024, 5 << 18
+
     def most_pixels(self, problem: Problem, context: Context) -> int:
-        """A weight that is used more often is worth packing for ``gemm``; long filters are added up more cheaply."""
+        """With more pixels filters are laid anew faster than read in another order each time; long ones are added up
+        more cheaply than short ones."""
         if context.prepacked:
             return 3
         channels = problem.ic // problem.g
+        if 512 <= channels <= self.one_pass and problem.oc * channels * problem.itemsize <= self.near_bytes:
+            return 64
         return 25 if channels >= 1024 else 12 if channels >= 512 else 6
 
     def refuse_geometry(self, problem: Problem) -> list[str]:
@@ -35,7 +42,7 @@ class InnerKernel(ConvKernel):
             return None
         pixels, channels = problem.n * problem.oh * problem.ow, problem.ic // problem.g
         if pixels > self.most_pixels(problem, context):
-            return f"with {pixels} pixels a packed weight pays"
+            return f"with {pixels} pixels filters laid anew pay"
         if channels < self.least_channels:
             return f"inner products of {channels} channels are mostly the adding up of lanes"
         return None
