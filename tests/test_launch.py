@@ -3,6 +3,8 @@ edges of tiles, with every activation that is exact, and nothing else written.""
 
 from __future__ import annotations
 
+from itertools import product
+
 import cells
 import pytest
 import torch
@@ -18,6 +20,8 @@ from spatialconv.shapes import dense_strides
 CHANNELS = (1, 3, 4, 17, 21, 24, 40)
 # Rows and columns of the image: single pixels, and around the tiles of 6 or 14 pixels and of 8, 16 or 32.
 IMAGES = ((1, 1), (1, 7), (3, 5), (4, 8), (5, 13), (7, 7))
+# So deep that the sums of few positions are made in parts.
+DEEP = ((1400, 101, 7, 7), (1397, 64, 7, 7), (1400, 99, 6, 8))
 ACTIVATIONS = {None: lambda output: output, "relu": F.relu, "relu6": F.relu6}
 
 
@@ -40,27 +44,25 @@ def test_onto_what_is_there(name: str, level: str, dtype: str, layout: str, monk
         pytest.skip(missing)
     generator = torch.Generator().manual_seed(5)
     number = 0
-    for ic in CHANNELS:
-        for oc in CHANNELS:
-            for ih, iw in IMAGES:
-                number += 1
-                activation = (None, "relu", "relu6")[number % 3]
-                biased = " bias" if number % 2 else ""
-                text = f"conv2d n{1 + number % 2} ic{ic} ih{ih} iw{iw} oc{oc} oh{ih} ow{iw} kh1 kw1{biased}"
-                problem = parse(f"{text} {dtype} {layout} cpu").replace(activation=activation)
-                cell = cells.Cell(name, level, problem, "nchw", ("integers",), "dense")
-                shapes = (problem.input_shape, problem.weight_shape, (oc,), problem.output_shape)
-                wide = [torch.randint(-2, 3, shape, generator=generator).double() for shape in shapes]
-                if not biased:
-                    wide[2] = None
-                total = F.conv2d(*wide[:3]) + wide[3]
-                expected = ACTIVATIONS[activation](total).to(DTYPES[dtype])
-                input, weight, bias, onto = (None if one is None else one.to(DTYPES[dtype]) for one in wide)
-                lying = torch.empty_strided(shapes[3], dense_strides(shapes[3], layout), dtype=onto.dtype).copy_(onto)
-                input = torch.empty_strided(shapes[0], dense_strides(shapes[0], layout), dtype=onto.dtype).copy_(input)
-                plan = cells.launched(cell, accumulate=True)
-                answer = cells.run_guarded(monkeypatch, plan, (input, weight, bias, lying))
-                assert torch.equal(answer, expected), str(cell)
+    for ic, oc, ih, iw in (*((*pair, *image) for pair in product(CHANNELS, CHANNELS) for image in IMAGES), *DEEP):
+        number += 1
+        activation = (None, "relu", "relu6")[number % 3]
+        biased = " bias" if number % 2 else ""
+        text = f"conv2d n{1 + number % 2} ic{ic} ih{ih} iw{iw} oc{oc} oh{ih} ow{iw} kh1 kw1{biased}"
+        problem = parse(f"{text} {dtype} {layout} cpu").replace(activation=activation)
+        cell = cells.Cell(name, level, problem, "nchw", ("integers",), "dense")
+        shapes = (problem.input_shape, problem.weight_shape, (oc,), problem.output_shape)
+        wide = [torch.randint(-2, 3, shape, generator=generator).double() for shape in shapes]
+        if not biased:
+            wide[2] = None
+        total = F.conv2d(*wide[:3]) + wide[3]
+        expected = ACTIVATIONS[activation](total).to(DTYPES[dtype])
+        input, weight, bias, onto = (None if one is None else one.to(DTYPES[dtype]) for one in wide)
+        lying = torch.empty_strided(shapes[3], dense_strides(shapes[3], layout), dtype=onto.dtype).copy_(onto)
+        input = torch.empty_strided(shapes[0], dense_strides(shapes[0], layout), dtype=onto.dtype).copy_(input)
+        plan = cells.launched(cell, accumulate=True)
+        answer = cells.run_guarded(monkeypatch, plan, (input, weight, bias, lying))
+        assert torch.equal(answer, expected), str(cell)
 
 
 def test_some_kernel_adds() -> None:
