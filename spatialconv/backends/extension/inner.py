@@ -13,8 +13,8 @@ class InnerKernel(ConvKernel):
     fuses = ACTIVATIONS
     least_channels = 16
 
-    # Measured on a Zen 3: up to so many channels one pass adds up all of an output, and up to so many bytes filters come
-    # so fast that laying them anew for ``gemm`` is what takes time.
+    # Measured on a Zen 3: up to so many channels one pass adds up all of an output, and up to so many bytes filters
+    # come so fast that laying them anew for ``gemm`` is what takes time.
     one_pass, near_bytes = 1024, 5 << 18
 
     def most_pixels(self, problem: Problem, context: Context) -> int:
