@@ -141,17 +141,12 @@ class Blocks {
       next.give(call, here && count == kTileRows ? larger(1, run / kTileRows - 2) : 1);
       call.a_next = count * row_stride;
       if (here) {
-        call.out = reinterpret_cast<C*>(dest_) + channel + (dense ? pixel * c_.dest.column : dest_offset(c_, at));
-        call.out_stride = c_.w.spacing * c_.dest.column;
-        call.out_ahead = call.out_next = count * call.out_stride;
-        call.accumulate = c_.accumulate;
-        call.finish = finish.needed() ? &finish : nullptr;
+        const int64_t at_pixel = dense ? pixel * c_.dest.column : dest_offset(c_, at);
+        const int64_t stride = c_.w.spacing * c_.dest.column;
+        call.out_next = count * stride;
+        into_dest(call, channel + at_pixel, stride, call.out_next, finish);
       } else {
-        call.out = sums;
-        call.out_stride = width;
-        call.out_ahead = 0;
-        call.accumulate = false;
-        call.finish = nullptr;
+        into_sums(call, sums);
       }
       multiply_tile(count, columns, call);
       const int64_t done = call.tiles * count;
@@ -160,6 +155,22 @@ class Blocks {
       pixel += done;
       call.a += call.tiles * call.a_next;
     }
+  }
+
+  // Where a tile's sums go: finished to where they belong, or as they are to what is stored with care.
+  void into_dest(TileCall<C>& call, int64_t offset, int64_t stride, int64_t ahead, const Finish<C>& finish) const {
+    call.out = reinterpret_cast<C*>(dest_) + offset;
+    call.out_stride = stride;
+    call.out_ahead = ahead;
+    call.accumulate = c_.accumulate;
+    call.finish = finish.needed() ? &finish : nullptr;
+  }
+  static void into_sums(TileCall<C>& call, C* sums) {
+    call.out = sums;
+    call.out_stride = kTileColumns<C>;
+    call.out_ahead = 0;
+    call.accumulate = false;
+    call.finish = nullptr;
   }
 
   // The last two or three tiles of a run are of like height: one of few rows takes as long as one of four, the least
@@ -187,17 +198,9 @@ class Blocks {
       const bool here = direct && columns % kLanes<C> == 0 && at + columns <= plane;
       next.give(call, here ? larger(1, smaller(left, plane - at) / width) : 1);
       if (here) {
-        call.out = reinterpret_cast<C*>(dest_) + pixel / plane * c_.dest.image + channel * c_.dest.channel + at;
-        call.out_stride = c_.dest.channel;
-        call.out_ahead = width;
-        call.accumulate = c_.accumulate;
-        call.finish = finish.needed() ? &finish : nullptr;
+        into_dest(call, pixel / plane * c_.dest.image + channel * c_.dest.channel + at, c_.dest.channel, width, finish);
       } else {
-        call.out = sums;
-        call.out_stride = width;
-        call.out_ahead = 0;
-        call.accumulate = false;
-        call.finish = nullptr;
+        into_sums(call, sums);
       }
       multiply_tile(rows, columns, call);
       if (!here) store_lines(c_, dest_ + channel * c_.dest.channel, added, pixel, rows, columns, sums);
